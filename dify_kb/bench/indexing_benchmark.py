@@ -172,10 +172,11 @@ def _server_times(
     worked: list[float] = []
     for document_id, status in statuses.items():
         started, ended = status.processing_started_at, status.completed_at
-        if started is None:
+        created = rows[document_id].created_at
+        if started is None or created is None:
             continue
         # Timestamps are truncated to seconds, so the difference may be slightly negative.
-        queued.append(max(0.0, (started - rows[document_id].created_at).total_seconds()))
+        queued.append(max(0.0, (started - created).total_seconds()))
         if ended is not None:
             worked.append(max(0.0, (ended - started).total_seconds()))
     return queued, worked

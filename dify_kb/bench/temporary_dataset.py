@@ -11,7 +11,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from dify_kb.errors import KnowledgeError, NotFoundError, OutcomeUnknownError
-from dify_kb.models import UNSET, Dataset, ModelRef, ModelType, Unset
+from dify_kb.models import UNSET, Dataset, IndexingTechnique, ModelRef, ModelType, Unset
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -90,7 +90,9 @@ async def _create_dataset(
     client: AsyncClient, name: str, technique: str, embedding: ModelRef | Unset
 ) -> Dataset:
     try:
-        return await client.datasets.create(name, indexing_technique=technique, embedding=embedding)
+        return await client.datasets.create(
+            name, indexing_technique=IndexingTechnique(technique), embedding=embedding
+        )
     except OutcomeUnknownError:
         existing = await client.datasets.find(name)
         if existing is None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,10 +9,11 @@ import typer
 import dify_kb
 from dify_kb.errors import ConfigError
 
-from . import bulk, name_lookup, output
+from . import bulk, completion, name_lookup, option_types, output
+from .list_options import LimitOption, RowOrder, SortOption
 from .name_lookup import ResourceRef
-from .option_types import DryRunOption, Technique, YesOption
-from .run_command import is_json_output, run_with_client
+from .option_types import DatasetArgument, DryRunOption, Technique, YesOption
+from .run_command import CommandContext, is_json_output, run_with_client
 
 if TYPE_CHECKING:
     from dify_kb import AsyncClient, Dataset, ModelRef
@@ -22,8 +24,9 @@ datasets = typer.Typer(
 )
 
 Permission = Literal["only_me", "all_team_members", "partial_members"]
-DatasetArgument = Annotated[
-    str, typer.Argument(metavar="NAME|ID", help="Name or id of the dataset.")
+DatasetPatternOption = Annotated[
+    str | None,
+    typer.Option("--name", metavar="GLOB", help="Only datasets whose name matches."),
 ]
 MembersOption = Annotated[
     list[str] | None,
@@ -52,27 +55,24 @@ PermissionOption = Annotated[
 @datasets.command("list")
 def list_(
     context: typer.Context,
-    keyword: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="Only datasets whose name contains this text."),
-    ] = None,
+    name: DatasetPatternOption = None,
     tag: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME|ID", help="Only datasets with this tag; repeatable (one must match)."
         ),
     ] = None,
+    sort: SortOption = None,
+    limit: LimitOption = None,
 ) -> None:
     """List datasets, newest first."""
+    order = RowOrder(sort, limit)
 
     async def main(client: AsyncClient) -> None:
-        tags = [(await name_lookup.find_tag(client, name)).id for name in tag or ()]
-        matches = client.datasets.iter(
-            keyword=keyword or dify_kb.UNSET, tag_ids=tags or dify_kb.UNSET
-        )
-        await output.print_rows(
+        tags = [(await name_lookup.find_tag(client, each)).id for each in tag or ()]
+        await order.print_rows(
             "dataset",
-            matches,
+            iterate_datasets(client, context.obj, name=name, tag_ids=tags),
             {
                 "name": lambda row: row.name,
                 "documents": lambda row: row.document_count,
@@ -83,6 +83,27 @@ def list_(
         )
 
     run_with_client(context, main)
+
+
+async def iterate_datasets(
+    client: AsyncClient,
+    command: CommandContext,
+    *,
+    name: str | None = None,
+    tag_ids: Sequence[str] = (),
+) -> AsyncIterator[Dataset]:
+    """Iterate over the datasets whose name matches a glob; all names are kept for completion."""
+    from .document_selection import longest_literal
+
+    keyword = longest_literal(name or "")
+    rows = client.datasets.iter(keyword=keyword, tag_ids=tag_ids or dify_kb.UNSET, include_all=True)
+    names: list[str] = []
+    async for row in rows:
+        names.append(row.name)
+        if name is None or fnmatchcase(row.name, name):
+            yield row
+    everything = not keyword and not tag_ids
+    completion.remember_datasets(command.address, names, everything=everything)
 
 
 @datasets.command("show")
@@ -100,7 +121,11 @@ def create(
     context: typer.Context,
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="Name, 1 to 40 characters, unique in the workspace."),
+        typer.Argument(
+            metavar="NAME",
+            help="Name, 1 to 40 characters, unique in the workspace; also as PROFILE:NAME.",
+            callback=option_types.select_dataset,
+        ),
     ],
     technique: Annotated[
         Technique | None,
@@ -180,11 +205,15 @@ def update(
 def delete(
     context: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME|ID", help="Names or ids of datasets.")
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME|ID",
+            help="Names or ids of datasets, also as PROFILE:NAME.",
+            callback=option_types.select_datasets,
+            autocompletion=completion.complete_dataset,
+        ),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="GLOB", help="Only datasets whose name matches.")
-    ] = None,
+    name: DatasetPatternOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
 ) -> None:
@@ -200,8 +229,8 @@ def delete(
 
     async def main(client: AsyncClient) -> int:
         if name:
-            rows = client.datasets.iter(include_all=True)
-            matches = {row.id: row async for row in rows if fnmatchcase(row.name, name)}
+            rows = iterate_datasets(client, context.obj, name=name)
+            matches = {row.id: row async for row in rows}
         else:
             named = [
                 await name_lookup.find_dataset(client, name_or_id) for name_or_id in names or ()
@@ -211,11 +240,11 @@ def delete(
         reporter = bulk.ChangeReporter("dataset", "deleted", json=is_json_output(context))
         if dry_run:
             return reporter.report_dry_run(things)
-        documents = sum(row.document_count for row in matches.values())
-        if len(matches) > 1 or documents:
+        documents = sum(row.document_count or 0 for row in matches.values())
+        if len(matches) > 1 or any(row.document_count != 0 for row in matches.values()):
             what = bulk.format_count(len(matches), "dataset")
             descriptions = [
-                f"{row.name} ({row.document_count:,} documents)" for row in matches.values()
+                f"{row.name} ({row.document_count or 0:,} documents)" for row in matches.values()
             ]
             await bulk.confirm_deletion(
                 f"{what} with {bulk.format_count(documents, 'document')}", descriptions, yes=yes
@@ -254,7 +283,7 @@ def _print_dataset(context: typer.Context, dataset: Dataset) -> None:
         "characters": dataset.word_count,
         "permission": dataset.permission,
         "members": ", ".join(members) if members else None,
-        "tags": ", ".join(str(tag["name"]) for tag in dataset.tags) or None,
+        "tags": ", ".join(str(tag["name"]) for tag in dataset.tags or ()) or None,
         "created": dataset.created_at,
         "updated": dataset.updated_at,
     }

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from fnmatch import fnmatchcase
 
 from attrs import frozen
 
 from dify_kb import AsyncClient, Dataset, Document
-from dify_kb.errors import ConfigError
-from dify_kb.models import UNSET, ComparisonOperator, Condition, MetadataFilter, Unset
+from dify_kb.errors import ConfigError, KnowledgeError
+from dify_kb.models import (
+    UNSET,
+    ComparisonOperator,
+    Condition,
+    DisplayStatus,
+    MetadataFilter,
+    Unset,
+)
 from dify_kb.rag.filter_evaluation import matches_filter
 from dify_kb.resources.metadata_validation import BUILT_IN
 
@@ -73,11 +80,41 @@ async def select_documents(
     if selection.names:
         named = [await name_lookup.find_document(client, target, name) for name in selection.names]
         return list({thing.id: thing for thing in named}.values())
+    rows = iterate_documents(client, target, selection)
+    return [ResourceRef(row.id, row.name) async for row in rows]
+
+
+async def iterate_documents(
+    client: AsyncClient, target: Dataset, selection: DocumentSelection
+) -> AsyncIterator[Document]:
+    """Iterate over the selected documents as the server lists them, at 100 per request.
+
+    Raises:
+        KnowledgeError: a document or a metadata field does not exist.
+    """
     await check_fields(client, target, selection.conditions)
     rows = client.documents.iter(
-        target, keyword=longest_literal(selection.pattern or ""), status=selection.status or UNSET
+        target,
+        keyword=longest_literal(selection.pattern or ""),
+        status=DisplayStatus(selection.status) if selection.status else UNSET,
     )
-    return [ResourceRef(row.id, row.name) async for row in rows if is_selected(row, selection)]
+    if not selection.names:
+        async for row in rows:
+            if is_selected(row, selection):
+                yield row
+        return
+    named = [await name_lookup.find_document(client, target, name) for name in selection.names]
+    missing = {thing.id for thing in named}
+    async for row in rows:
+        if row.id in missing:
+            missing.remove(row.id)
+            yield row
+        if not missing:
+            return
+    raise KnowledgeError(
+        f"Document not found: {', '.join(sorted(missing))}.",
+        hint="Check the id: it must belong to this dataset.",
+    )
 
 
 def is_selected(row: Document, selection: DocumentSelection) -> bool:
@@ -86,14 +123,7 @@ def is_selected(row: Document, selection: DocumentSelection) -> bool:
         return False
     if selection.pattern and not fnmatchcase(row.name, selection.pattern):
         return False
-    return selection.conditions is None or matches_filter(
-        metadata_by_name(row), selection.conditions
-    )
-
-
-def metadata_by_name(row: Document) -> dict[str, object]:
-    """Return the metadata values of a listed document by field name; all values are texts."""
-    return {str(entry["name"]): entry.get("value") for entry in row.doc_metadata or ()}
+    return selection.conditions is None or matches_filter(row.metadata_values, selection.conditions)
 
 
 def longest_literal(pattern: str) -> str | Unset:

@@ -13,6 +13,7 @@ import dify_kb
 from dify_kb.errors import ConfigError, KnowledgeError
 
 from . import bulk, name_lookup, option_types, output, stats
+from .list_options import LimitOption, RowOrder, SortOption
 from .name_lookup import ResourceRef
 from .option_types import (
     AllOption,
@@ -54,28 +55,31 @@ WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until the documen
 def list_(
     context: typer.Context,
     dataset: DatasetOption,
-    keyword: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="Only documents whose name contains this text; % and _ are wildcards.",
-        ),
-    ] = None,
+    names: DocumentArguments = None,
+    name: NamePatternOption = None,
     status: StatusOption = None,
+    filter_: FilterOption = None,
+    all_: AllOption = False,
+    sort: SortOption = None,
+    limit: LimitOption = None,
 ) -> None:
     """List the documents of a dataset, newest first.
 
-    Dify before 1.11 ignores --status.
+    Without a condition, all of them.
     """
+    from . import document_selection
+
+    everything = all_ or not (names or name or status or filter_)
+    selection = document_selection.parse_selection(
+        names, name, status, filter_, everything=everything
+    )
+    order = RowOrder(sort, limit)
 
     async def main(client: AsyncClient) -> None:
         target = await name_lookup.find_dataset(client, dataset)
-        rows = client.documents.iter(
-            target, keyword=keyword or dify_kb.UNSET, status=status or dify_kb.UNSET
-        )
-        await output.print_rows(
+        await order.print_rows(
             "document",
-            rows,
+            document_selection.iterate_documents(client, target, selection),
             {
                 "name": lambda row: row.name,
                 "status": lambda row: row.display_status,
@@ -271,7 +275,7 @@ def _check_indexed(document: Document) -> None:
                 f"Indexing of {document.name!r} failed: {document.error or 'no reason given'}",
                 hint="Correct the cause and create the document again; it keeps its id.",
             )
-        case dify_kb.IndexingStatus.COMPLETED if not document.word_count:
+        case dify_kb.IndexingStatus.COMPLETED if document.word_count == 0:
             raise KnowledgeError(
                 f"{document.name!r}: {stats.NOTHING_INDEXED}.",
                 hint="Check that the document contains text; scanned pages are images.",

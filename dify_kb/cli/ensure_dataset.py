@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from dify_kb import AsyncClient, Dataset, ModelRef, ModelType
 from dify_kb.errors import ConflictError, OutcomeUnknownError
@@ -32,7 +32,9 @@ async def ensure_dataset(
         OutcomeUnknownError: the response to the create was lost and the dataset was not found.
     """
     if not create or name_lookup.is_id(name):
-        return await name_lookup.find_dataset(client, name)
+        return await name_lookup.find_dataset(
+            client, name, alternative=", or pass --create to create it"
+        )
     if existing := await _find_by_name(client, name):
         return _select_oldest(existing)
     if dry_run:
@@ -88,7 +90,7 @@ def _select_oldest(datasets: Sequence[Dataset]) -> Dataset:
 
 
 def _creation_key(dataset: Dataset) -> tuple[datetime, str]:
-    return dataset.created_at, dataset.id
+    return dataset.created_at or datetime.max.replace(tzinfo=UTC), dataset.id
 
 
 async def _choose_technique(client: AsyncClient) -> tuple[Technique, ModelRef | Unset]:

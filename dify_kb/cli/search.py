@@ -7,14 +7,12 @@ import typer
 from rich.text import Text
 
 import dify_kb
-from dify_kb.errors import ConfigError
 
 from . import name_lookup, option_types, output
 from .run_command import CommandContext
 
 if TYPE_CHECKING:
-    from dify_kb import Dataset, ModelRef, Record, RetrievalModel
-    from dify_kb.models import MetadataFilter
+    from dify_kb import Record
 
 MAX_PASSAGE = 400
 """The length of a printed passage, in characters."""
@@ -56,8 +54,15 @@ def search(
         async with command.create_client() as client:
             target = await name_lookup.find_dataset(client, dataset)
             await document_selection.check_fields(client, target, conditions)
-            model = _build_retrieval_model(target, method, top_k, score_threshold, conditions)
-            response = await client.datasets.retrieve(target, query, retrieval_model=model)
+            is_high_quality = target.indexing_technique is dify_kb.IndexingTechnique.HIGH_QUALITY
+            response = await client.datasets.retrieve(
+                target,
+                query,
+                method=method or ("semantic" if is_high_quality else None),
+                top_k=top_k,
+                score_threshold=score_threshold,
+                filter=conditions,
+            )
         for rank, record in enumerate(response.records, 1):
             if command.json:
                 output.print_json({"type": "record", "rank": rank, **output.to_fields(record)})
@@ -65,57 +70,14 @@ def search(
                 _print_record(rank, record)
         if not response.records:
             output.err.print("No passages found.")
+        elif all(record.score == 0 for record in response.records):
+            output.err.print(
+                "The server sent no scores: passages are sorted by the number of words that they"
+                " share with the query."
+            )
         return 0
 
     command.run(main)
-
-
-def _build_retrieval_model(
-    target: Dataset,
-    method: Method | None,
-    top_k: int,
-    threshold: float | None,
-    conditions: MetadataFilter | None,
-) -> RetrievalModel:
-    """Return the retrieval settings of the options.
-
-    Raises:
-        ConfigError: the dataset does not support them; the server would fail or find nothing.
-    """
-    economy = target.indexing_technique is not dify_kb.IndexingTechnique.HIGH_QUALITY
-    method = method or ("keyword" if economy else "semantic")
-    if economy != (method == "keyword"):
-        raise ConfigError(
-            f"Dataset {target.name!r} is {'economy' if economy else 'high_quality'} and does not"
-            f" support --method {method}.",
-            hint=f"Pass --method {'keyword' if economy else 'semantic, full_text or hybrid'}.",
-        )
-    if economy:
-        if threshold is not None:
-            raise ConfigError(
-                "--score-threshold cannot be used with keyword search, which has no scores.",
-                hint="Remove --score-threshold.",
-            )
-        return dify_kb.RetrievalModel.keyword(top_k=top_k, metadata_filter=conditions)
-    if method == "hybrid":
-        return dify_kb.RetrievalModel.hybrid_weighted(
-            embedding=_embedding_model(target),
-            top_k=top_k,
-            score_threshold=threshold,
-            metadata_filter=conditions,
-        )
-    build = (
-        dify_kb.RetrievalModel.full_text
-        if method == "full_text"
-        else dify_kb.RetrievalModel.semantic
-    )
-    return build(top_k=top_k, score_threshold=threshold, metadata_filter=conditions)
-
-
-def _embedding_model(target: Dataset) -> ModelRef:
-    return dify_kb.ModelRef(
-        provider=target.embedding_model_provider or "", model=target.embedding_model or ""
-    )
 
 
 def _print_record(rank: int, record: Record) -> None:

@@ -10,10 +10,12 @@ import typer
 
 import dify_kb
 from dify_kb.errors import ConfigError
+from dify_kb.models import SegmentStatus
 
 from . import bulk, name_lookup, option_types, output
+from .list_options import LimitOption, RowOrder, SortOption
 from .name_lookup import ResourceRef
-from .option_types import DatasetOption, DocumentOption, YesOption
+from .option_types import ContainsOption, DatasetOption, DocumentOption, YesOption
 from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
@@ -44,10 +46,7 @@ def list_(
     context: typer.Context,
     dataset: DatasetOption,
     document: DocumentOption,
-    keyword: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="Only chunks that contain this text."),
-    ] = None,
+    contains: ContainsOption = None,
     status: Annotated[
         list[option_types.SegmentStatusChoice] | None,
         typer.Option(
@@ -55,22 +54,25 @@ def list_(
             help="Only chunks with this status; repeatable.",
         ),
     ] = None,
+    sort: SortOption = None,
+    limit: LimitOption = None,
 ) -> None:
     """List the chunks of a document, in order."""
+    order = RowOrder(sort, limit)
 
     async def main(client: AsyncClient) -> None:
         target, document_ref = await _find_document(client, dataset, document)
         found = client.segments.iter(
             target,
             document_ref.id,
-            keyword=keyword or dify_kb.UNSET,
-            status=status or dify_kb.UNSET,
+            keyword=contains or dify_kb.UNSET,
+            status=[SegmentStatus(word) for word in status] if status else dify_kb.UNSET,
         )
-        await output.print_rows(
+        await order.print_rows(
             "segment",
             found,
             {
-                "#": lambda row: row.position,
+                "position": lambda row: row.position,
                 "text": lambda row: output.shorten(row.content),
                 "status": lambda row: row.status,
                 "enabled": lambda row: row.enabled,

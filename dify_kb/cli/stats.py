@@ -11,10 +11,12 @@ import typer
 from attrs import frozen
 
 import dify_kb
+from dify_kb.config import parse_duration
 from dify_kb.errors import BadRequestError, ForbiddenError, NotFoundError
 
-from . import name_lookup, output
+from . import completion, name_lookup, option_types, output
 from .bulk import SOME_FAILED, WORKERS, ChangeReporter
+from .datasets import iterate_datasets
 from .name_lookup import ResourceRef
 from .run_command import is_json_output, run_with_client
 
@@ -37,8 +39,13 @@ def stats(
     dataset: Annotated[
         list[str] | None,
         typer.Option(
+            "--dataset",
+            "-d",
             metavar="NAME|ID",
-            help="Name or id of the dataset; repeatable. Default: all datasets.",
+            help="Name or id of the dataset, also as PROFILE:NAME; repeatable. Default: all"
+            " datasets.",
+            callback=option_types.select_datasets,
+            autocompletion=completion.complete_dataset,
         ),
     ] = None,
     chunks: Annotated[
@@ -49,28 +56,28 @@ def stats(
         ),
     ] = None,
     stuck_after: Annotated[
-        float,
+        str,
         typer.Option(
-            metavar="MINUTES",
-            min=0,
-            help="Minutes without indexing progress after which a document counts as stuck.",
+            metavar="DURATION",
+            help="Time without indexing progress (90s, 30m, 2h) after which a document counts as"
+            " stuck.",
         ),
-    ] = 15,
+    ] = "15m",
 ) -> None:
     """Count documents, chunks, errors and stuck documents.
 
-    Errors are grouped by kind. "words" is the server's word_count, which counts characters. Costs
-    one request per 100 documents, and one for each document that is being indexed.
+    Errors are grouped by kind. Costs one request per 100 documents, and one for each document that
+    is being indexed.
     """
+    patience = timedelta(seconds=parse_duration(stuck_after, "--stuck-after"))
 
     async def main(client: AsyncClient) -> int:
         if dataset:
             found = [await name_lookup.find_dataset(client, name) for name in dataset]
         else:
-            found = [row async for row in client.datasets.iter(include_all=True)]
-        total = sum(row.document_count for row in found)
+            found = [row async for row in iterate_datasets(client, context.obj)]
+        total = sum(row.document_count or 0 for row in found)
         count = total <= MAX_COUNTED_DOCUMENTS if chunks is None else chunks
-        patience = timedelta(minutes=stuck_after)
         statistics: list[DatasetStatistics] = []
         reporter = ChangeReporter("dataset", "counted", json=is_json_output(context))
         for row in {row.id: row for row in found}.values():
@@ -104,7 +111,7 @@ async def _collect_statistics(
         name=dataset.name,
         documents=len(rows),
         statuses=count_statuses(rows),
-        words=sum(row.word_count or 0 for row in rows),
+        characters=sum(row.word_count or 0 for row in rows),
         chunks=await _count_chunks(client, dataset, rows) if count else None,
         errors=count_errors(rows),
         stuck=find_stuck_documents(rows, changed, datetime.now(UTC), patience),
@@ -132,7 +139,8 @@ async def _last_changes(
     """Request the last change of the oldest unfinished documents; lists do not contain it."""
     changed: dict[str, datetime] = {}
     unfinished = sorted(
-        (row for row in rows if not row.indexing_status.is_final), key=lambda row: row.created_at
+        (row for row in rows if not row.indexing_status.is_final),
+        key=lambda row: row.created_at or datetime.now(UTC),
     )
     for row in unfinished[:MAX_DETAIL_REQUESTS]:
         try:
@@ -147,9 +155,16 @@ async def _last_changes(
 
 
 def _print_statistics(statistics: Sequence[DatasetStatistics]) -> None:
-    names = ("dataset", "documents", "words", "chunks", "errors", "stuck")
+    names = ("dataset", "documents", "characters", "chunks", "errors", "stuck")
     lines = [
-        (row.name, row.documents, row.words, row.chunks, sum(row.errors.values()), len(row.stuck))
+        (
+            row.name,
+            row.documents,
+            row.characters,
+            row.chunks,
+            sum(row.errors.values()),
+            len(row.stuck),
+        )
         for row in statistics
     ]
     if len(lines) > 1:
@@ -167,7 +182,7 @@ def _total_row(
     return (
         "(all)",
         sum(row.documents for row in statistics),
-        sum(row.words for row in statistics),
+        sum(row.characters for row in statistics),
         sum(chunks) if len(chunks) == len(statistics) else None,
         sum(sum(row.errors.values()) for row in statistics),
         sum(len(row.stuck) for row in statistics),
@@ -224,7 +239,7 @@ class DatasetStatistics:
     name: str
     documents: int
     statuses: Mapping[str, int]
-    words: int
+    characters: int
     """The sum of the server's word_count, which counts characters."""
 
     chunks: int | None
@@ -251,7 +266,7 @@ def count_errors(rows: Sequence[Document]) -> Mapping[str, int]:
     for row in rows:
         if row.indexing_status is dify_kb.IndexingStatus.ERROR:
             kinds[error_kind(row.error or "")] += 1
-        elif row.indexing_status is dify_kb.IndexingStatus.COMPLETED and not row.word_count:
+        elif row.indexing_status is dify_kb.IndexingStatus.COMPLETED and row.word_count == 0:
             kinds[NOTHING_INDEXED] += 1
     return _counted(kinds)
 
@@ -272,13 +287,16 @@ def find_stuck_documents(
         changed: the last change of unfinished documents by id; the creation time counts for the
             others.
     """
-    done = [row.created_at for row in rows if row.indexing_status.is_final]
+    created = {row.id: row.created_at for row in rows if row.created_at is not None}
+    done = [created[row.id] for row in rows if row.indexing_status.is_final and row.id in created]
     youngest = max(done, default=None)
+    last_changes = {**created, **changed}
     stuck_document = {
-        row.id: changed.get(row.id, row.created_at)
+        row.id: last_changes[row.id]
         for row in rows
         if not row.indexing_status.is_final
-        and now - changed.get(row.id, row.created_at) >= patience
+        and row.id in last_changes
+        and now - last_changes[row.id] >= patience
     }
     moving = any(
         not row.indexing_status.is_final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -23,7 +24,16 @@ if TYPE_CHECKING:
     from .store import DocumentRow
 
 _OMITTED_IF_NULL: Final = frozenset(
-    {"upload_file", "upload_file_id", "partial_member_list", "count"}
+    {
+        "count",
+        "error_code",
+        "estimated_vector_space_mb",
+        "has_more",
+        "partial_member_list",
+        "upload_file",
+        "upload_file_id",
+        "vector_space_limit_mb",
+    }
 )
 """Fields that servers omit instead of sending null."""
 
@@ -56,7 +66,10 @@ def success_response(
     if notes.events is not None:
         return _event_stream(profile, notes.events)
     if isinstance(value, bytes):
-        return _build_response(profile, endpoint.status, value, "application/zip")
+        response = _build_response(profile, endpoint.status, value, "application/zip")
+        name = f"{uuid.uuid4().hex}.zip"
+        response.headers["Content-Disposition"] = f"attachment; filename={name}"
+        return response
     if value is None:
         return _empty_success(profile, endpoint)
     if isinstance(value, Event):
@@ -118,6 +131,25 @@ def not_found_page(profile: ServerProfile) -> web.Response:
         content_type="text/html",
         charset="utf-8",
         headers=_server_headers(profile),
+    )
+
+
+def options_response(profile: ServerProfile, methods: Collection[str]) -> web.Response:
+    """Return the response of werkzeug to OPTIONS, which needs no API key (878, 1215)."""
+    headers = _server_headers(profile) | {"Allow": ", ".join([*sorted(methods), "OPTIONS"])}
+    return web.Response(content_type="text/html", charset="utf-8", headers=headers)
+
+
+def moved_page(profile: ServerProfile, location: str) -> web.Response:
+    """Return the 308 of werkzeug for another spelling of a path (1221)."""
+    return web.Response(
+        status=308,
+        text="<!doctype html>\n<html lang=en>\n<title>Redirecting...</title>\n<h1>Redirecting..."
+        "</h1>\n<p>You should be redirected automatically to the target URL: <a href="
+        f'"{location}">{location}</a>. If not, click the link.\n',
+        content_type="text/html",
+        charset="utf-8",
+        headers=_server_headers(profile) | {"Location": location},
     )
 
 

@@ -106,6 +106,7 @@ def list_providers(model_type: str, tenant: str) -> list[ModelProvider]:
         model=name,
         model_type=model_type,
         status="active",
+        deprecated=False,
         label=_localize(label),
         model_properties=properties,
         extra={

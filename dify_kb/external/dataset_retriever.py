@@ -13,7 +13,6 @@ from dify_kb.models import (
     IndexingTechnique,
     RetrievalModel,
     RetrievalResult,
-    StoredRetrievalModel,
 )
 
 from .retriever import RetrievalRecord
@@ -84,16 +83,8 @@ def _default_retrieval_model(dataset: Dataset | str) -> RetrievalModel:
         return RetrievalModel.semantic()
     if dataset.indexing_technique != IndexingTechnique.HIGH_QUALITY:
         return RetrievalModel.keyword()
-    stored = dataset.retrieval_model_dict or StoredRetrievalModel()
-    if stored.search_method is None:
-        return RetrievalModel.semantic()
-    return RetrievalModel(
-        search_method=stored.search_method,
-        reranking_enable=bool(stored.reranking_enable),
-        reranking_mode=stored.reranking_mode or UNSET,
-        reranking_model=stored.reranking_model or UNSET,
-        weights=stored.weights or UNSET,
-    )
+    stored = dataset.retrieval_model_dict
+    return (stored and stored.to_retrieval_model()) or RetrievalModel.semantic()
 
 
 def _to_record(record: DatasetRecord, score: float) -> RetrievalRecord:

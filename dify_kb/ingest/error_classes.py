@@ -23,6 +23,7 @@ from dify_kb.errors import (
     UnauthorizedError,
     UnsupportedTypeError,
 )
+from dify_kb.models import IndexingErrorCode
 
 from .report import StopReason
 
@@ -40,6 +41,9 @@ _TRANSIENT = re.compile(
     r"|plugin daemon",
     re.IGNORECASE,
 )
+
+_PLAN_LIMIT = "limit of the current plan"
+"""Part of the message of an upload that the plan's vector space cannot hold (server source)."""
 
 _VARIABLE = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|\d+|'[^']*'|\"[^\"]*\"")
 """The parts of a message that differ between calls: ids, numbers, quoted names."""
@@ -98,9 +102,12 @@ def refusal_signature(error: KnowledgeError) -> str:
     return type(error).__name__
 
 
-def is_transient_indexing_error(error: str) -> bool:
+def is_transient_indexing_error(error: str, code: IndexingErrorCode | None = None) -> bool:
     """Return whether a document's indexing error is temporary.
 
-    Examples are a provider's rate limit or outage, and a broken connection.
+    Examples are a provider's rate limit or outage, and a broken connection. A known `code` decides;
+    without one, only the message tells. That of a full vector space contains sizes, such as 500 MB.
     """
+    if code is IndexingErrorCode.VECTOR_SPACE_ESTIMATE_EXCEEDED or _PLAN_LIMIT in error:
+        return False
     return _TRANSIENT.search(error) is not None

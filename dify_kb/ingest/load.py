@@ -10,10 +10,12 @@ import warnings
 from collections.abc import Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import anyio
 import anyio.to_thread
 import attrs
+from attrs import define, field
 
 from dify_kb.errors import ConfigError, JournalError, KnowledgeError
 from dify_kb.models import Dataset
@@ -27,6 +29,7 @@ from .journal import Journal, iter_failed_results, open_journal
 from .load_options import ServerAccess
 from .pacing.admission import Admission
 from .pacing.circuit_breaker import CircuitBreaker
+from .report import StopReason
 from .sources.source_reader import create_source_reader
 
 if TYPE_CHECKING:
@@ -59,7 +62,10 @@ async def load(
         LoadError: a file failed, under `errors="stop"`.
         KnowledgeError: the dataset could not be fetched or listed.
     """
-    requests = AttemptCounter()
+    requests, callbacks = AttemptCounter(), _Callbacks()
+    on_attempt = None if sender.on_attempt is None else callbacks.wrap(sender.on_attempt)
+    if options.on_event is not None:
+        options = attrs.evolve(options, on_event=callbacks.wrap(options.on_event))
     unlimited = attrs.evolve(sender.policy.retry, total=None)
     policy = attrs.evolve(sender.policy, retry=unlimited)
     reader = await create_source_reader(source)
@@ -69,8 +75,8 @@ async def load(
     def observe(attempt: AttemptEvent) -> None:
         requests.count(attempt)
         admission.record(attempt)
-        if sender.on_attempt is not None:
-            sender.on_attempt(attempt)
+        if on_attempt is not None:
+            on_attempt(attempt)
 
     watched = attrs.evolve(sender, policy=policy, on_attempt=observe)
     single = attrs.evolve(watched, policy=attrs.evolve(policy, retry=once))
@@ -93,7 +99,7 @@ async def load(
         policy=policy,
     )
     try:
-        return await _load(server, watched, reader, options, requests)
+        return await _load(server, watched, reader, options, requests, callbacks)
     finally:
         admission.close()
         with anyio.CancelScope(shield=True):
@@ -106,6 +112,7 @@ async def _load(
     source: SourceReader,
     options: LoadOptions,
     requests: AttemptCounter,
+    callbacks: _Callbacks,
 ) -> LoadReport:
     started = time.monotonic()
     dataset = await server.datasets.get(server.breaker.dataset_id)
@@ -114,6 +121,9 @@ async def _load(
             f"Dataset {dataset.name!r} has no indexing technique.",
             hint="Create datasets with indexing_technique= (--technique) economy or high_quality.",
         )
+    if dataset.document_count is None:  # an empty dataset needs a chunking rule
+        total = (await server.documents.list(dataset, limit=1)).total
+        dataset = attrs.evolve(dataset, document_count=total)
     assignment = MetadataAssignment(sender, dataset)
     if isinstance(options.metadata, Mapping):
         await assignment.require(options.metadata)
@@ -130,8 +140,10 @@ async def _load(
             assignment=assignment,
             requests=requests,
         )
-        with _raise_single_error():
+        with callbacks.scope, _raise_single_error():
             await run.execute()
+        if callbacks.error is not None:
+            raise callbacks.error
         try:
             await journal.flush()
         except JournalError as error:
@@ -142,10 +154,41 @@ async def _load(
             verified=verified,
             _failures=_make_failure_reader(journal),
         )
+        if source.identity and not report.found and report.stopped is None:
+            report = attrs.evolve(
+                report, stopped=StopReason.NO_FILES, stop_message=_no_files_message(source)
+            )
         journal.finish_run(report.to_json())
     if options.errors == "stop":
         report.raise_for_failures()
     return report
+
+
+E = TypeVar("E")
+
+
+@define
+class _Callbacks:
+    """The callbacks of the caller. The first error of one cancels the load, which then raises it.
+
+    Raised inside of the load, it would be taken for an error of one file, or join those of others.
+    """
+
+    scope: anyio.CancelScope = field(factory=anyio.CancelScope)
+    error: Exception | None = None
+
+    def wrap(self, callback: Callable[[E], object]) -> Callable[[E], None]:
+        """Return a callback that does not raise, and that does nothing once one has raised."""
+
+        def call(event: E) -> None:
+            if self.error is None:
+                try:
+                    callback(event)
+                except Exception as error:  # noqa: BLE001 -- raised by the load
+                    self.error = error
+                    self.scope.cancel()
+
+        return call
 
 
 @contextmanager
@@ -158,6 +201,11 @@ def _raise_single_error() -> Iterator[None]:
         while isinstance(only, BaseExceptionGroup) and len(only.exceptions) == 1:
             only = only.exceptions[0]
         raise only from only.__cause__
+
+
+def _no_files_message(source: SourceReader) -> str:
+    places = ", ".join((source.identity or "").split("\n"))
+    return f"No files to load in {places}: check the path, include and exclude."
 
 
 async def _verify(server: ServerAccess, dataset: Dataset, journal: Journal, run: LoadRun) -> bool:

@@ -42,7 +42,7 @@ class RemoteDocument:
         return cls(
             document_id=document.id,
             enabled=document.enabled,
-            archived=document.archived,
+            archived=document.is_archived,
             status=document.indexing_status,
             upload_file_id=file.id if file else None,
             size=file.size if file else None,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Generic, Literal, Self, TypeVar
+from typing import Final, Generic, Literal, Self, TypeVar
 
 from attrs import field, frozen
 
@@ -27,7 +27,9 @@ class OpenEnum(enum.StrEnum):
         return type(self).__members__.get(self._name_) is self
 
 
-class _Unset(enum.Enum):
+class Unset(enum.Enum):
+    """The type of `UNSET`."""
+
     UNSET = enum.auto()
 
     def __bool__(self) -> Literal[False]:
@@ -37,10 +39,7 @@ class _Unset(enum.Enum):
         return "UNSET"
 
 
-Unset = Literal[_Unset.UNSET]
-"""The type of `UNSET`."""
-
-UNSET: Unset = _Unset.UNSET
+UNSET: Final = Unset.UNSET
 """The default of optional fields, which are then not sent; `None` is sent as null."""
 
 
@@ -49,12 +48,12 @@ class Page(Generic[T]):
     """A page of a list.
 
     `total` is the number of rows on all pages. Use it instead of `has_more`, which only says that
-    the page is full (measured on 1.4.3, 1.8.1 and 1.12.1) and is missing for child chunks.
+    the page is full (measured on 1.4.3, 1.8.1 and 1.12.1) and is None for child chunks.
     """
 
     data: Sequence[T]
-    has_more: bool | Unset = UNSET
-    limit: int
+    has_more: bool | None = None
+    limit: int | None = None
     total: int
-    page: int
+    page: int | None = None
     extra: Mapping[str, object] = field(factory=dict)

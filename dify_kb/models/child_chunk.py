@@ -15,13 +15,13 @@ class ChildChunk:
     """A child chunk; `type` is automatic or customized. Checked against recordings 600 to 620."""
 
     id: str
-    segment_id: str
+    segment_id: str | None = None
     content: str
-    position: int
-    word_count: int
-    type: str
-    created_at: datetime
-    updated_at: datetime | None
+    position: int | None = None
+    word_count: int | None = None
+    type: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
     extra: Mapping[str, object] = field(factory=dict)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Literal, cast
 
 from attrs import field, frozen
 
@@ -20,8 +22,14 @@ class MetadataType(OpenEnum):
     TIME = "time"
 
 
+MetadataTypeName = Literal["string", "number", "time"]
+"""The values of `MetadataType`."""
+
 MetadataScalar = str | int | float | None
 """The types of metadata values. The server does not check them against the field (measured)."""
+
+
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 
 
 @frozen(kw_only=True)
@@ -59,7 +67,8 @@ class MetadataFields:
     """The fields of a dataset, and whether the built-in fields are enabled."""
 
     doc_metadata: Sequence[MetadataField]
-    built_in_field_enabled: bool
+    built_in_field_enabled: bool | None = None
+    extra: Mapping[str, object] = field(factory=dict)
 
 
 @frozen(kw_only=True)
@@ -67,7 +76,8 @@ class BuiltInField:
     """A field that the server fills in automatically."""
 
     name: str
-    type: MetadataType
+    type: MetadataType | None = None
+    extra: Mapping[str, object] = field(factory=dict)
 
 
 @frozen(kw_only=True)
@@ -99,6 +109,36 @@ class MetadataValue:
     id: str
     name: str
     value: MetadataScalar
+
+
+def read_values(
+    entries: Sequence[Mapping[str, object]] | None, *, parse: bool
+) -> Sequence[MetadataValue]:
+    """Return the values in the `doc_metadata` of a document; `id` of built-in ones is `built-in`.
+
+    Args:
+        parse: convert text to the type of a number or time field. Lists of documents have all
+            values as text up to 1.12.1, and in their JSON types since 1.14 (recording 712).
+    """
+    return [
+        MetadataValue(id=id_, name=name, value=_parse_value(entry) if parse else _get_value(entry))
+        for entry in entries or ()
+        if isinstance(id_ := entry.get("id"), str) and isinstance(name := entry.get("name"), str)
+    ]
+
+
+def _get_value(entry: Mapping[str, object]) -> MetadataScalar:
+    return cast("MetadataScalar", entry.get("value"))
+
+
+def _parse_value(entry: Mapping[str, object]) -> MetadataScalar:
+    value = _get_value(entry)
+    if not isinstance(value, str) or entry.get("type") in {MetadataType.STRING, None}:
+        return value
+    number = _NUMBER.fullmatch(value)
+    if number is None:
+        return value
+    return float(value) if number[1] or number[2] else int(value)
 
 
 @frozen(kw_only=True)

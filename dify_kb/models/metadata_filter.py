@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NoReturn
 
 from attrs import field, frozen
 
@@ -49,11 +50,28 @@ class LogicalOperator(OpenEnum):
 
 @frozen(kw_only=True)
 class Condition:
-    """A comparison with a field. The server ignores conditions without a value, except `empty`."""
+    """A comparison with a field. The server ignores conditions without a value, except `empty`.
+
+    `a & b` and `a | b` combine conditions into a `MetadataFilter`.
+    """
 
     name: str
     comparison_operator: ComparisonOperator = field(converter=ComparisonOperator)
     value: FilterValue = None
+
+    def __and__(self, other: Condition | MetadataFilter) -> MetadataFilter:
+        return MetadataFilter.from_condition(self) & other
+
+    def __or__(self, other: Condition | MetadataFilter) -> MetadataFilter:
+        return MetadataFilter.from_condition(self) | other
+
+    def __bool__(self) -> NoReturn:
+        """Refuse `a and b` and `1 < a < 2`, which would silently drop a condition.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(f"A condition on {self.name!r} is not true or false: combine with & or |.")
 
 
 @frozen(kw_only=True)
@@ -65,6 +83,12 @@ class MetadataFilter:
 
     logical_operator: LogicalOperator = LogicalOperator.AND
     conditions: Sequence[Condition] = ()
+
+    def __and__(self, other: Condition | MetadataFilter) -> MetadataFilter:
+        return self._combine(LogicalOperator.AND, other)
+
+    def __or__(self, other: Condition | MetadataFilter) -> MetadataFilter:
+        return self._combine(LogicalOperator.OR, other)
 
     def validate(self) -> None:
         """Check that the server supports the operators and that values are present.
@@ -90,11 +114,35 @@ class MetadataFilter:
                 )
 
     @classmethod
+    def from_condition(cls, condition: Condition | MetadataFilter) -> MetadataFilter:
+        """Return a filter with one condition; a filter is returned as it is.
+
+        Raises:
+            TypeError: the argument is neither.
+        """
+        return condition if isinstance(condition, MetadataFilter) else cls.all_of(condition)
+
+    def _combine(
+        self, operator: LogicalOperator, other: Condition | MetadataFilter
+    ) -> MetadataFilter:
+        if not isinstance(other, Condition | MetadataFilter):
+            return NotImplemented
+        parts = (self, MetadataFilter.from_condition(other))
+        if any(len(part.conditions) > 1 and part.logical_operator != operator for part in parts):
+            raise ConfigError(
+                "Conditions cannot be combined with both & and |.",
+                hint="Use one of them: the server has no nested conditions.",
+            )
+        conditions = tuple(condition for part in parts for condition in part.conditions)
+        return MetadataFilter(logical_operator=operator, conditions=conditions)
+
+    @classmethod
     def all_of(cls, *conditions: Condition) -> MetadataFilter:
         """Return a filter for documents that meet all conditions.
 
         Raises:
             ConfigError: there is no condition.
+            TypeError: an argument is not a condition.
         """
         return cls(conditions=_require_conditions(conditions))
 
@@ -104,6 +152,7 @@ class MetadataFilter:
 
         Raises:
             ConfigError: there is no condition.
+            TypeError: an argument is not a condition.
         """
         return cls(logical_operator=LogicalOperator.OR, conditions=_require_conditions(conditions))
 
@@ -113,6 +162,12 @@ def _require_conditions(conditions: Sequence[Condition]) -> Sequence[Condition]:
         raise ConfigError(
             "The filter has no condition.", hint='Pass a condition such as Field("year") >= 2024.'
         )
+    for index, condition in enumerate(conditions):
+        if not isinstance(condition, Condition):
+            raise TypeError(
+                f'conditions[{index}] must be a Condition such as Field("year") >= 2024, not'
+                f" {condition!r}."
+            )
     return conditions
 
 
@@ -120,11 +175,25 @@ def _require_conditions(conditions: Sequence[Condition]) -> Sequence[Condition]:
 class Field:
     """A metadata field whose comparisons return conditions for `MetadataFilter`.
 
-    Examples: `Field("year") >= 2024`, `Field("team").contains("infra")`. A time is a number of
+    Examples: `Field("year") >= 2024`, `Field("team").contains("infra")`. Combined, comparisons need
+    parentheses: `(Field("year") >= 2024) & (Field("team") == "infra")`. A time is a number of
     seconds since the epoch.
     """
 
     name: str
+
+    def __and__(self, _: object) -> NoReturn:
+        """Refuse a field without comparison, and a comparison without parentheses.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            f"Field({self.name!r}) is not a condition. Compare it, in parentheses:"
+            f" (Field({self.name!r}) == 1) & (…)."
+        )
+
+    __or__ = __rand__ = __ror__ = __and__
 
     def __eq__(self, value: object) -> Condition:  # type: ignore[override]  # a condition, as in SQLAlchemy
         """Match documents whose value equals a string or number."""
@@ -226,6 +295,11 @@ class Field:
             raise ConfigError(
                 f"Invalid condition {self.name} {operator} {values!r}: the value is not a list.",
                 hint=f"Pass [{values!r}].",
+            )
+        if None in values:
+            raise ConfigError(
+                f"Invalid condition {self.name} {operator} {values!r}: a value is None.",
+                hint="Remove it, or use empty() or not_empty().",
             )
         texts = [str(value) for value in values]
         return Condition(name=self.name, comparison_operator=operator, value=texts)

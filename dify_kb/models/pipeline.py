@@ -33,8 +33,8 @@ class PipelineFile:
 
     id: str
     name: str
-    size: int
-    extension: str
+    size: int | None = None
+    extension: str | None = None
     mime_type: str | None = None
     created_by: str | None = None
     created_at: datetime | None = None
@@ -57,8 +57,8 @@ class DatasourcePlugin:
     provider_name: str | None = None
     datasource_type: DatasourceType | None = None
     title: str | None = None
-    user_input_variables: Sequence[Mapping[str, object]] = ()
-    credentials: Sequence[Mapping[str, object]] = ()
+    user_input_variables: Sequence[Mapping[str, object]] | None = None
+    credentials: Sequence[Mapping[str, object]] | None = None
     extra: Mapping[str, object] = field(factory=dict)
 
 

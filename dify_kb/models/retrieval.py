@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from attrs import evolve, field, frozen
 
 from dify_kb.errors import ConfigError
 
 from ._base import UNSET, OpenEnum, Unset
-from .metadata_filter import MetadataFilter
+from .metadata_filter import Condition, MetadataFilter
 
 if TYPE_CHECKING:
     from .workspace import ModelRef
@@ -27,6 +27,10 @@ class SearchMethod(OpenEnum):
     FULL_TEXT = "full_text_search"
     HYBRID = "hybrid_search"
     KEYWORD = "keyword_search"
+
+
+SearchMethodName = Literal["semantic", "full_text", "hybrid", "keyword"]
+"""The search methods by the names of the class methods of `RetrievalModel`."""
 
 
 class RerankingMode(OpenEnum):
@@ -94,7 +98,7 @@ class RetrievalModel:
         top_k: int = 4,
         score_threshold: float | None = None,
         rerank: ModelRef | None = None,
-        metadata_filter: MetadataFilter | None = None,
+        metadata_filter: MetadataFilter | Condition | None = None,
     ) -> RetrievalModel:
         """Return settings for vector search, in high-quality datasets.
 
@@ -112,7 +116,7 @@ class RetrievalModel:
         top_k: int = 4,
         score_threshold: float | None = None,
         rerank: ModelRef | None = None,
-        metadata_filter: MetadataFilter | None = None,
+        metadata_filter: MetadataFilter | Condition | None = None,
     ) -> RetrievalModel:
         """Return settings for full-text search, in high-quality datasets.
 
@@ -125,7 +129,7 @@ class RetrievalModel:
 
     @classmethod
     def keyword(
-        cls, *, top_k: int = 4, metadata_filter: MetadataFilter | None = None
+        cls, *, top_k: int = 4, metadata_filter: MetadataFilter | Condition | None = None
     ) -> RetrievalModel:
         """Return settings for keyword search, in economy datasets. Has no meaningful scores.
 
@@ -142,7 +146,7 @@ class RetrievalModel:
         vector_weight: float = 0.7,
         top_k: int = 4,
         score_threshold: float | None = None,
-        metadata_filter: MetadataFilter | None = None,
+        metadata_filter: MetadataFilter | Condition | None = None,
     ) -> RetrievalModel:
         """Return settings for hybrid search, ranked by a weighted sum of the two scores.
 
@@ -178,7 +182,7 @@ class RetrievalModel:
         rerank: ModelRef,
         top_k: int = 4,
         score_threshold: float | None = None,
-        metadata_filter: MetadataFilter | None = None,
+        metadata_filter: MetadataFilter | Condition | None = None,
     ) -> RetrievalModel:
         """Return settings for hybrid search, ranked by a reranking model.
 
@@ -224,14 +228,16 @@ def _build_retrieval_model(
     top_k: int,
     score_threshold: float | None,
     rerank: ModelRef | None,
-    metadata_filter: MetadataFilter | None,
+    metadata_filter: MetadataFilter | Condition | None,
 ) -> RetrievalModel:
     plain = RetrievalModel(
         search_method=method,
         top_k=top_k,
         score_threshold_enabled=score_threshold is not None,
         score_threshold=UNSET if score_threshold is None else score_threshold,
-        metadata_filtering_conditions=UNSET if metadata_filter is None else metadata_filter,
+        metadata_filtering_conditions=UNSET
+        if metadata_filter is None
+        else MetadataFilter.from_condition(metadata_filter),
     )
     if rerank is None:
         return validate_retrieval_model(plain)
@@ -262,6 +268,7 @@ class RecordDocument:
     data_source_type: str | None = None
     doc_type: str | None = None
     doc_metadata: Mapping[str, object] | None = None
+    extra: Mapping[str, object] = field(factory=dict)
 
 
 @frozen(kw_only=True)
@@ -269,9 +276,9 @@ class RecordSegment:
     """The chunk of a search result. Checked against recordings 752 to 950."""
 
     id: str
-    document_id: str
+    document_id: str | None = None
     content: str
-    position: int
+    position: int | None = None
     document: RecordDocument
     sign_content: str | None = None
     answer: str | None = None
@@ -281,7 +288,7 @@ class RecordSegment:
     index_node_id: str | None = None
     index_node_hash: str | None = None
     hit_count: int | None = None
-    enabled: bool = True
+    enabled: bool | None = None
     disabled_at: datetime | None = None
     disabled_by: str | None = None
     status: str | None = None
@@ -300,8 +307,9 @@ class RecordChild:
 
     id: str
     content: str
-    position: int
+    position: int | None = None
     score: float | None = None
+    extra: Mapping[str, object] = field(factory=dict)
 
 
 @frozen(kw_only=True)
@@ -326,7 +334,8 @@ class Query:
 
 @frozen(kw_only=True)
 class RetrievalResult:
-    """The results of a search."""
+    """The results of a search. Some servers send `query` as text, which is then in `extra`."""
 
-    query: Query
+    query: Query | None = None
     records: Sequence[Record]
+    extra: Mapping[str, object] = field(factory=dict)

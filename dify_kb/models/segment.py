@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 
 from attrs import field, frozen
 
 from ._base import UNSET, OpenEnum, Unset
+from .child_chunk import ChildChunk
 from .dataset import DocForm
 
 
@@ -21,35 +23,39 @@ class SegmentStatus(OpenEnum):
     RE_SEGMENT = "re_segment"
 
 
+SegmentStatusName = Literal["waiting", "indexing", "completed", "error", "re_segment"]
+"""The values of `SegmentStatus`."""
+
+
 @frozen(kw_only=True)
 class Segment:
     """A chunk. `word_count` is in characters. Checked against recordings 500 to 560."""
 
     id: str
-    document_id: str
-    position: int
+    document_id: str | None = None
+    position: int | None = None
     content: str
-    answer: str | None
-    word_count: int
-    tokens: int
-    keywords: Sequence[str] | None
-    index_node_id: str | None
-    index_node_hash: str | None
-    hit_count: int
-    enabled: bool
-    disabled_at: datetime | None
-    disabled_by: str | None
+    answer: str | None = None
+    word_count: int | None = None
+    tokens: int | None = None
+    keywords: Sequence[str] | None = None
+    index_node_id: str | None = None
+    index_node_hash: str | None = None
+    hit_count: int | None = None
+    enabled: bool | None = None
+    disabled_at: datetime | None = None
+    disabled_by: str | None = None
     status: SegmentStatus
-    created_by: str
-    created_at: datetime
-    updated_at: datetime | None
-    updated_by: str | None
-    indexing_at: datetime | None
-    completed_at: datetime | None
-    error: str | None
-    stopped_at: datetime | None
+    created_by: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    updated_by: str | None = None
+    indexing_at: datetime | None = None
+    completed_at: datetime | None = None
+    error: str | None = None
+    stopped_at: datetime | None = None
     sign_content: str | None = None
-    child_chunks: Sequence[Mapping[str, object]] | None = None
+    child_chunks: Sequence[ChildChunk] | None = None
     attachments: Sequence[Mapping[str, object]] | None = None
     summary: str | None = None
     extra: Mapping[str, object] = field(factory=dict)
@@ -61,6 +67,7 @@ class SegmentResponse:
 
     data: Segment
     doc_form: DocForm | None = None
+    extra: Mapping[str, object] = field(factory=dict)
 
 
 @frozen(kw_only=True)
@@ -69,6 +76,7 @@ class CreatedSegments:
 
     data: Sequence[Segment]
     doc_form: DocForm | None = None
+    extra: Mapping[str, object] = field(factory=dict)
 
 
 @frozen(kw_only=True)

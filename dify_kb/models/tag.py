@@ -15,7 +15,7 @@ class Tag:
 
     id: str
     name: str
-    type: str
+    type: str | None = None
     binding_count: int | None = None
     extra: Mapping[str, object] = field(factory=dict)
 
@@ -33,7 +33,8 @@ class DatasetTags:
     """The tags of one dataset."""
 
     data: Sequence[TagRef]
-    total: int
+    total: int | None = None
+    extra: Mapping[str, object] = field(factory=dict)
 
 
 @frozen(kw_only=True)

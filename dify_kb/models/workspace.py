@@ -39,7 +39,7 @@ class ProviderModel:
     model: str
     model_type: str | None = None
     status: str | None = None
-    deprecated: bool = False
+    deprecated: bool | None = None
     label: Mapping[str, object] | None = None
     model_properties: Mapping[str, object] | None = None
     extra: Mapping[str, object] = field(factory=dict)
@@ -78,3 +78,4 @@ class ServerInfo:
     server_version: str | None = None
     api_version: str | None = None
     welcome: str | None = None
+    extra: Mapping[str, object] = field(factory=dict)

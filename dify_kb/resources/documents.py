@@ -14,14 +14,18 @@ from dify_kb.models import (
     CreatedDocument,
     Dataset,
     DisplayStatus,
+    DisplayStatusName,
     DocForm,
+    DocFormName,
     Document,
     DocumentDetail,
     DocumentStatus,
     IndexingTechnique,
+    MetadataSelection,
     Page,
     ProcessRule,
     RetrievalModel,
+    TechniqueName,
     Unset,
     UpdateByFile,
     UpdateByText,
@@ -62,8 +66,8 @@ class Documents(DocumentStateMethods):
         name: str,
         text: str,
         *,
-        indexing_technique: IndexingTechnique | str | Unset = UNSET,
-        doc_form: DocForm | str | Unset = UNSET,
+        indexing_technique: IndexingTechnique | TechniqueName | Unset = UNSET,
+        doc_form: DocForm | DocFormName | Unset = UNSET,
         doc_language: str | Unset = UNSET,
         process_rule: ProcessRule | Unset = UNSET,
         retrieval_model: RetrievalModel | Unset = UNSET,
@@ -104,8 +108,8 @@ class Documents(DocumentStateMethods):
         file: Path | str | bytes | BinaryIO,
         *,
         name: str | None = None,
-        indexing_technique: IndexingTechnique | str | Unset = UNSET,
-        doc_form: DocForm | str | Unset = UNSET,
+        indexing_technique: IndexingTechnique | TechniqueName | Unset = UNSET,
+        doc_form: DocForm | DocFormName | Unset = UNSET,
         doc_language: str | Unset = UNSET,
         process_rule: ProcessRule | Unset = UNSET,
         retrieval_model: RetrievalModel | Unset = UNSET,
@@ -133,7 +137,7 @@ class Documents(DocumentStateMethods):
             OutcomeUnknownError: no response arrived. Search for the name before repeating.
         """
         request = CreateByFile(
-            file=await file_from_argument(file, name),
+            file=file_from_argument(file, name),
             indexing_technique=fitting.resolve_technique(dataset_id, indexing_technique),
             doc_form=fitting.resolve_doc_form(dataset_id, doc_form),
             doc_language=doc_language,
@@ -152,7 +156,7 @@ class Documents(DocumentStateMethods):
         *,
         name: str,
         text: str,
-        doc_form: DocForm | str | Unset = UNSET,
+        doc_form: DocForm | DocFormName | Unset = UNSET,
         doc_language: str | Unset = UNSET,
         process_rule: ProcessRule | Unset = UNSET,
     ) -> CreatedDocument:
@@ -220,7 +224,7 @@ class Documents(DocumentStateMethods):
         file: Path | str | bytes | BinaryIO,
         *,
         name: str | None = None,
-        doc_form: DocForm | str | Unset = UNSET,
+        doc_form: DocForm | DocFormName | Unset = UNSET,
         doc_language: str | Unset = UNSET,
         process_rule: ProcessRule | Unset = UNSET,
     ) -> CreatedDocument:
@@ -241,7 +245,7 @@ class Documents(DocumentStateMethods):
             OutcomeUnknownError: no response arrived.
         """
         request = UpdateByFile(
-            file=await file_from_argument(file, name),
+            file=file_from_argument(file, name),
             name=UNSET if name is None else name,
             doc_form=fitting.resolve_doc_form(dataset_id, doc_form),
             doc_language=doc_language,
@@ -251,7 +255,11 @@ class Documents(DocumentStateMethods):
         return await self._send(catalog.UPDATE_DOCUMENT_BY_FILE(request, **path_params))
 
     async def get(
-        self, dataset_id: Dataset | str, document_id: str, *, metadata: str | Unset = UNSET
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        *,
+        metadata: MetadataSelection | Unset = UNSET,
     ) -> DocumentDetail:
         """Return one document with all its fields. Costs one request; requires 1.8.
 
@@ -270,7 +278,7 @@ class Documents(DocumentStateMethods):
         page: int = 1,
         limit: int = 20,
         keyword: str | Unset = UNSET,
-        status: DisplayStatus | str | Unset = UNSET,
+        status: DisplayStatus | DisplayStatusName | Unset = UNSET,
     ) -> Page[Document]:
         """Return one page of documents, newest first. Costs one request.
 
@@ -291,7 +299,7 @@ class Documents(DocumentStateMethods):
         dataset_id: Dataset | str,
         *,
         keyword: str | Unset = UNSET,
-        status: DisplayStatus | str | Unset = UNSET,
+        status: DisplayStatus | DisplayStatusName | Unset = UNSET,
     ) -> Pager[Document]:
         """Iterate over all documents, newest first. Costs one request per 100."""
         return iter_documents(self._send, dataset_id, keyword=keyword, status=status)

@@ -20,6 +20,7 @@ from dify_kb.models import (
     SegmentChanges,
     SegmentResponse,
     SegmentStatus,
+    SegmentStatusName,
     Unset,
     UpdateSegment,
 )
@@ -121,7 +122,7 @@ class Segments:
         page: int = 1,
         limit: int = 20,
         keyword: str | Unset = UNSET,
-        status: Sequence[SegmentStatus | str] | Unset = UNSET,
+        status: Sequence[SegmentStatus | SegmentStatusName] | Unset = UNSET,
     ) -> Page[Segment]:
         """Return one page of chunks, in document order. Costs one request.
 
@@ -149,7 +150,7 @@ class Segments:
         document_id: str,
         *,
         keyword: str | Unset = UNSET,
-        status: Sequence[SegmentStatus | str] | Unset = UNSET,
+        status: Sequence[SegmentStatus | SegmentStatusName] | Unset = UNSET,
     ) -> Pager[Segment]:
         """Iterate over all chunks, in document order. Costs one request per 100."""
         page = partial(self._fetch_page, dataset_id, document_id, keyword, status)
@@ -264,7 +265,7 @@ class Segments:
         dataset_id: Dataset | str,
         document_id: str,
         keyword: str | Unset,
-        status: Sequence[SegmentStatus | str] | Unset,
+        status: Sequence[SegmentStatus | SegmentStatusName] | Unset,
         number: int,
     ) -> Page[Segment]:
         return await self.list(

@@ -44,10 +44,13 @@ def test_economy_dataset_supports_keyword_search(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        (["--method", "hybrid"], "Dataset 'base' is economy and does not support --method hybrid."),
+        (
+            ["--method", "hybrid"],
+            "Dataset 'base' is economy and does not support the search method 'hybrid'.",
+        ),
         (
             ["--score-threshold", "0.5"],
-            "--score-threshold cannot be used with keyword search, which has no scores.",
+            "A score threshold cannot be used with keyword search, which has no scores.",
         ),
     ],
 )
@@ -67,4 +70,4 @@ def test_keyword_search_of_a_high_quality_dataset_is_an_error(cli: Cli) -> None:
     code, _, err = cli("search", *WHERE, "burrows", "--method", "keyword")
 
     assert code == 2
-    assert parse_error(err)[1] == "Pass --method semantic, full_text or hybrid."
+    assert parse_error(err)[1] == "Use the method semantic, full_text or hybrid."

@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 from aiohttp import web
 
-from dify_kb import AsyncClient, ExternalRetrieval, Policy
+from dify_kb import AsyncClient, ExternalRetrieval, Policy, RetrievalModel
 from dify_kb.emulator import Emulator, Settings
 from dify_kb.errors import BadRequestError, ConfigError, ServerError
 from dify_kb.external import (
@@ -23,6 +23,7 @@ from dify_kb.external import (
     create_app,
     serve,
 )
+from dify_kb.models import ExternalKnowledgeInfo
 
 KEY = "key-of-the-api"
 FAST_RETRY = Settings(external_retry=RetryPolicy(timeout=2.0, delays=(0.01, 0.01, 0.01)))
@@ -103,14 +104,16 @@ async def test_external_dataset_is_created_shown_and_queried(version: str) -> No
         shown = await client.datasets.get(dataset_id)
         status, answer = await request_retrieval(server, dataset_id, "zebra")
 
-    info = dict(shown.external_knowledge_info or {})
+    info = shown.external_knowledge_info
     assert shown.provider == "external"
-    assert info.pop("external_knowledge_api_id")
-    assert info == {
-        "external_knowledge_id": "animals",
-        "external_knowledge_api_name": "Animals",
-        "external_knowledge_api_endpoint": url,
-    }
+    assert info is not None
+    assert info.external_knowledge_api_id
+    assert info == ExternalKnowledgeInfo(
+        external_knowledge_id="animals",
+        external_knowledge_api_id=info.external_knowledge_api_id,
+        external_knowledge_api_name="Animals",
+        external_knowledge_api_endpoint=url,
+    )
     assert status == 200
     assert answer["records"][0] == {
         "content": "Zebras graze.",
@@ -152,7 +155,8 @@ async def test_update_with_both_ids_changes_the_binding() -> None:
         "score_threshold": 0.5,
         "score_threshold_enabled": True,
     }
-    assert (updated.external_knowledge_info or {})["external_knowledge_api_id"] == other
+    assert updated.external_knowledge_info is not None
+    assert updated.external_knowledge_info.external_knowledge_api_id == other
     assert answer["records"] == []
     first, second = animals.request_retrieval
     assert (first.query, second.query) == ('a "zebra"', 'a \\"zebra\\"')
@@ -165,11 +169,7 @@ async def test_disabled_score_threshold_is_sent_as_zero() -> None:
         dataset_id = await create_bound_dataset(server, client, url)
         shown = await client.datasets.get(dataset_id)
         await client.datasets.update(
-            dataset_id,
-            external_knowledge_id="animals",
-            external_knowledge_api_id=str(
-                (shown.external_knowledge_info or {})["external_knowledge_api_id"]
-            ),
+            shown,
             external_retrieval_model=ExternalRetrieval(
                 top_k=2, score_threshold=0.5, score_threshold_enabled=False
             ),
@@ -216,13 +216,11 @@ async def test_knowledge_api_search_does_not_query_the_external_api() -> None:
     async with serve_retriever() as (server, client, url, animals):
         dataset_id = await create_bound_dataset(server, client, url)
         dataset = await client.datasets.get(dataset_id)
-        found = await client.datasets.retrieve(dataset, "zebra")
+        found = await client.datasets.retrieve(
+            dataset_id, "zebra", retrieval_model=RetrievalModel.keyword()
+        )
         await client.datasets.update(
-            dataset_id,
-            external_knowledge_id="animals",
-            external_knowledge_api_id=str(
-                (dataset.external_knowledge_info or {})["external_knowledge_api_id"]
-            ),
+            dataset,
             external_retrieval_model=ExternalRetrieval(
                 top_k=2, score_threshold=0.5, score_threshold_enabled=False
             ),

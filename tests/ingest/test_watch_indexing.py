@@ -25,9 +25,11 @@ from dify_kb import LoadTiming
 from dify_kb.errors import NotFoundError
 from dify_kb.ingest.engine.file_states import FileState
 from dify_kb.ingest.engine.tracked_file import TrackedFile
+from dify_kb.ingest.error_classes import is_transient_indexing_error
 from dify_kb.ingest.journal import JournalState
 from dify_kb.ingest.pacing.indexing_backlog import SAMPLE_SIZE
 from dify_kb.ingest.report import StopReason
+from dify_kb.models import IndexingErrorCode
 
 STATUS = "documents.indexing_status"
 
@@ -377,6 +379,41 @@ def test_transient_indexing_error_is_retried_twice(
     if state is FileState.BUSY:
         assert file.planned.replaces is not None
         assert file.planned.replaces.document_id == "1"
+
+
+FULL_SPACE = (
+    "Vector storage is estimated to reach 503 MB after this upload, exceeding the 500 MB limit of"
+    " the current plan."
+)
+
+
+def test_document_that_does_not_fit_into_the_plan_is_not_sent_again() -> None:
+    """The sizes in the message look like HTTP statuses."""
+    file = make_accepted_file(1)
+
+    following = follow_failing_document(file, FULL_SPACE)
+
+    assert file.state is FileState.ENDED
+    assert following.outcomes == {"1.txt": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "transient"),
+    [
+        ("Connection refused", None, True),
+        ("Connection refused", IndexingErrorCode("of_a_later_version"), True),
+        ("Connection refused", IndexingErrorCode.VECTOR_SPACE_ESTIMATE_EXCEEDED, False),
+        (FULL_SPACE, None, False),
+        ("Unable to verify vector storage usage right now. Please try again later.", None, True),
+        ("broken file", None, False),
+    ],
+)
+def test_error_code_decides_about_another_attempt(
+    error: str,
+    code: IndexingErrorCode | None,
+    transient: bool,  # noqa: FBT001 -- a column of the table
+) -> None:
+    assert is_transient_indexing_error(error, code) is transient
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,88 @@ def test_conditions_are_joined_by_a_logical_operator(
     }
 
 
+@pytest.mark.parametrize(
+    ("combined", "expected"),
+    [
+        ((YEAR >= 2024) & (TEAM == "a"), MetadataFilter.all_of(YEAR >= 2024, TEAM == "a")),
+        ((YEAR >= 2024) | (TEAM == "a"), MetadataFilter.any_of(YEAR >= 2024, TEAM == "a")),
+        (
+            (YEAR >= 2024) & (YEAR < 2026) & (TEAM == "a"),
+            MetadataFilter.all_of(YEAR >= 2024, YEAR < 2026, TEAM == "a"),
+        ),
+        (
+            (YEAR == 1) | MetadataFilter.all_of(TEAM == "a"),
+            MetadataFilter.any_of(YEAR == 1, TEAM == "a"),
+        ),
+    ],
+)
+def test_conditions_are_combined_by_operators(
+    combined: MetadataFilter, expected: MetadataFilter
+) -> None:
+    """As in SQLAlchemy, pandas or Polars."""
+    assert combined == expected
+
+
+def test_both_operators_in_one_filter_are_refused() -> None:
+    """The server has one logical operator for all conditions."""
+    with pytest.raises(ConfigError, match=r"both & and \|"):
+        _ = ((YEAR >= 2024) & (TEAM == "a")) | (TEAM == "b")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: TEAM & YEAR,
+        lambda: TEAM | YEAR,
+        lambda: (TEAM == "a") & YEAR,
+        lambda: YEAR == 1 & TEAM,
+        lambda: YEAR == 1 | TEAM,
+    ],
+)
+def test_a_field_without_comparison_is_refused_at_once(build: Callable[[], object]) -> None:
+    """`YEAR == 1 & TEAM` means `YEAR == (1 & TEAM)`."""
+    with pytest.raises(TypeError, match=r"\(Field\('(team|year)'\) == 1\) & "):
+        build()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: (YEAR == 1) and (TEAM == "a"),
+        lambda: 2020 < YEAR < 2024,
+        lambda: bool(YEAR == 1),
+        lambda: YEAR in [1, 2],
+    ],
+)
+def test_a_condition_is_neither_true_nor_false(build: Callable[[], object]) -> None:
+    """`a and b` would silently be `b`."""
+    with pytest.raises(TypeError, match=r"combine with & or \|"):
+        build()
+
+
+@pytest.mark.parametrize("build", [MetadataFilter.all_of, MetadataFilter.any_of])
+@pytest.mark.parametrize("other", ["y", None, TEAM, {"name": "team"}])
+def test_an_argument_that_is_not_a_condition_is_refused_by_name(
+    build: Callable[..., MetadataFilter], other: object
+) -> None:
+    """It would fail while the request is encoded, with an error about attrs."""
+    with pytest.raises(TypeError, match=r"conditions\[1\] must be a Condition"):
+        build(YEAR == 1, other)
+
+
+def test_a_null_in_a_list_is_refused() -> None:
+    """`str(None)` would search for the text `None`."""
+    with pytest.raises(ConfigError, match="a value is None"):
+        TEAM.in_(["a", None])  # type: ignore[list-item]  # the point
+
+
+def test_a_single_condition_is_a_filter() -> None:
+    """Most filters have one condition."""
+    model = RetrievalModel.semantic(metadata_filter=YEAR >= 2024)
+
+    assert model.metadata_filtering_conditions == MetadataFilter.all_of(YEAR >= 2024)
+
+
 @pytest.mark.parametrize("build", [MetadataFilter.all_of, MetadataFilter.any_of])
 def test_a_filter_without_conditions_is_refused(build: Callable[[], MetadataFilter]) -> None:
     """The search would return all documents, or none."""

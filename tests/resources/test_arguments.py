@@ -26,6 +26,7 @@ from dify_kb.models import (
     MetadataValue,
     Page,
     RetrievalModel,
+    RetrievalResult,
     SearchMethod,
 )
 from dify_kb.resources import ChildChunks, Datasets, Documents, Metadata, Segments, Tags
@@ -243,7 +244,7 @@ LONGEST: Sequence[Callable[[Sent], object]] = [
 @pytest.mark.parametrize("call_method", LONGEST)
 async def test_the_longest_text_is_sent(call_method: Callable[[Sent], object]) -> None:
     """The limit is in characters, not bytes."""
-    sent = Sent()
+    sent = Sent(lambda _: RetrievalResult(records=[]))
 
     await run_to_end(call_method(sent))
 

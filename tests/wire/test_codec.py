@@ -278,10 +278,12 @@ def test_times_are_aware_and_utc(came: object, expected: datetime) -> None:
 
 
 @pytest.mark.parametrize("came", [True, "", "soon", [], {}, float("nan"), 1e300, float("inf")])
-def test_an_invalid_time_is_an_error(came: object) -> None:
+def test_an_invalid_time_is_none_and_kept_in_extra(came: object) -> None:
     """Users would believe 1970 if it replaced an invalid time."""
-    with pytest.raises(codec.DecodeError, match=r"\$\.completed_at"):
-        codec.decode(DocumentStatus, {**STATUS, "completed_at": came})
+    status = codec.decode(DocumentStatus, {**STATUS, "completed_at": came})
+
+    assert status.completed_at is None
+    assert status.extra == {"completed_at": came}
 
 
 @given(
@@ -344,12 +346,88 @@ def test_a_value_that_is_not_a_list_is_an_error(came: object) -> None:
 
 
 @pytest.mark.parametrize("came", [1, "yes", None, []])
-def test_a_value_that_is_not_a_bool_is_an_error(came: object) -> None:
+def test_a_value_that_is_not_a_bool_is_not_converted(came: object) -> None:
     """Python accepts any value as a bool; JSON has only true and false."""
+    row = {"id": "d1", "name": "a.txt", "indexing_status": "waiting", "enabled": True}
     page = {"data": [], "limit": 20, "total": 0, "page": 1, "has_more": came}
 
-    with pytest.raises(codec.DecodeError, match=r"\$\.has_more"):
+    assert codec.decode(Page[Dataset], page).has_more is None
+    with pytest.raises(codec.DecodeError, match=r"\$\.enabled"):
+        codec.decode(Document, {**row, "enabled": came})
+
+
+# --- fields that nobody needs
+
+
+OPTIONAL_VALUES = [
+    (RetrievalResult, {"records": []}, "query", "how?"),
+    (Dataset, {"id": "k", "name": "n"}, "app_count", "many"),
+    (Dataset, {"id": "k", "name": "n"}, "tags", [1]),
+    (Dataset, {"id": "k", "name": "n"}, "doc_metadata", {}),
+    (Dataset, {"id": "k", "name": "n"}, "summary_index_setting", "on"),
+    (DocumentStatus, STATUS, "completed_segments", []),
+    (DocumentStatus, STATUS, "error", {"text": "x"}),
+]
+
+
+@pytest.mark.parametrize(("shape", "fields", "name", "came"), OPTIONAL_VALUES)
+def test_an_optional_value_of_another_type_is_none_and_kept_in_extra(
+    shape: type[Any], fields: dict[str, object], name: str, came: object
+) -> None:
+    """Dify Cloud sent `query` as text in 2026: all searches failed for a field nobody needs."""
+    model = codec.decode(shape, {**fields, name: came})
+
+    assert getattr(model, name) is None
+    assert model.extra == {name: came}
+    encoded = codec.encode(model)
+    assert isinstance(encoded, dict)
+    assert encoded[name] == came
+
+
+@pytest.mark.parametrize(("shape", "fields", "name", "came"), OPTIONAL_VALUES)
+def test_an_optional_value_may_be_null_or_missing(
+    shape: type[Any], fields: dict[str, object], name: str, came: object
+) -> None:
+    """Versions omit fields, or send null."""
+    assert codec.decode(shape, {**fields, name: None}) == codec.decode(shape, fields)
+    assert codec.decode(shape, fields).extra == {}
+    assert came is not None
+
+
+def test_a_nested_model_without_extra_is_kept_whole_in_the_extra_of_its_parent() -> None:
+    """A part without `extra` has no place for a value that cannot be read."""
+    came = {"weight_type": "customized", "vector_setting": {"vector_weight": 0.5}}
+
+    model = codec.decode(
+        Dataset, {"id": "k", "name": "n", "retrieval_model_dict": {"weights": came}}
+    )
+
+    assert model.retrieval_model_dict is not None
+    assert model.retrieval_model_dict.weights is None
+    assert model.retrieval_model_dict.extra == {"weights": came}
+
+
+def test_requests_are_read_strictly() -> None:
+    """The embedded server rejects invalid requests, as a server does."""
+    with pytest.raises(codec.DecodeError, match=r"\$\.top_k"):
+        codec.decode(RetrievalModel, {"search_method": "hybrid_search", "top_k": "many"})
+
+
+def test_an_ignored_value_is_logged_once_per_field(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of 100 rows with the same fault must not log 100 lines."""
+    monkeypatch.setattr(codec, "_logged_fields", set())
+    rows = [{"id": f"k{number}", "name": "n", "icon_info": "smile"} for number in range(100)]
+    page = {"data": rows, "total": 100}
+
+    with caplog.at_level("DEBUG", logger="dify_kb.wire.codec"):
         codec.decode(Page[Dataset], page)
+        codec.decode(Page[Dataset], page)
+
+    logged = [record.getMessage() for record in caplog.records]
+    (message,) = logged
+    assert message.startswith("Ignored Dataset.icon_info of a response: expected an object, got")
 
 
 @pytest.mark.parametrize("came", [None, [], "a", 5])

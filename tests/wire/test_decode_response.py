@@ -153,6 +153,7 @@ def test_code_and_message_are_taken_from_every_envelope(
         (500, "internal_server_error", dify_kb.ServerError),
         (502, "", dify_kb.ServerError),
         (503, "", dify_kb.ServerError),
+        (503, "service_unavailable", dify_kb.ServerError),
         (504, "", dify_kb.ServerError),
         (524, "", dify_kb.ServerError),
     ],

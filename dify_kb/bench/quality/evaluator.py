@@ -134,7 +134,7 @@ class RetrievalEvaluator:
             raise ConfigError(
                 f"The dataset {dataset.name!r} has no index yet.", hint="Load documents first."
             )
-        self._documents = dataset.document_count
+        self._documents = dataset.document_count or 0
         await self._run_methods(dataset.name, dataset, await self._choose_search_methods(embedding))
         return self._build_report()
 

@@ -22,13 +22,10 @@ from dify_kb.models import (
     SourceInfo,
     UploadFile,
 )
-from dify_kb.wire import codec
 
 from . import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from dify_kb.emulator.server_profile import ServerProfile
     from dify_kb.emulator.store import ChildChunkRow, DocumentRow, RuleRow, SegmentRow, Store
 
@@ -37,6 +34,11 @@ _INDEXING_STATUSES = frozenset({"parsing", "cleaning", "splitting", "indexing"})
 
 def serialize_document(store: Store, profile: ServerProfile, row: DocumentRow) -> Document:
     """Serialize a document as lists and creates return it."""
+    serialize_values = (
+        metadata.serialize_document_metadata
+        if profile.sends_typed_metadata
+        else metadata.serialize_document_metadata_as_text
+    )
     return Document(
         id=row.id,
         position=row.position,
@@ -59,8 +61,7 @@ def serialize_document(store: Store, profile: ServerProfile, row: DocumentRow) -
         word_count=profile.unset_count if row.word_count is None else row.word_count,
         hit_count=0,
         doc_form=DocForm(row.doc_form),
-        doc_metadata=metadata.serialize_document_metadata_as_text(store, row)
-        or profile.empty_doc_metadata,
+        doc_metadata=serialize_values(store, row) or profile.empty_doc_metadata,
         need_summary=False,
     )
 
@@ -137,18 +138,20 @@ def get_display_status(row: DocumentRow) -> DisplayStatus | None:
     return DisplayStatus.AVAILABLE if row.enabled else DisplayStatus.DISABLED
 
 
-def serialize_record_segment(store: Store, row: SegmentRow, parent: DocumentRow) -> RecordSegment:
+def serialize_record_segment(
+    store: Store, profile: ServerProfile, row: SegmentRow, parent: DocumentRow
+) -> RecordSegment:
     """Serialize a segment as searches return it."""
     return RecordSegment(
         id=row.id,
         position=row.position,
         document_id=row.document_id,
         content=row.content,
-        sign_content=row.content,
+        sign_content=row.content if profile.signs_records else None,
         answer=row.answer,
         word_count=row.word_count,
         tokens=row.tokens,
-        keywords=json.loads(row.keywords) if row.keywords else None,
+        keywords=json.loads(row.keywords) if row.keywords else profile.empty_items,
         index_node_id=row.index_node_id,
         index_node_hash=row.index_node_hash,
         hit_count=0,
@@ -230,16 +233,11 @@ def serialize_child_chunk(row: ChildChunkRow) -> ChildChunk:
     )
 
 
-def _serialize_children(
-    store: Store, row: SegmentRow, parent: DocumentRow
-) -> list[Mapping[str, object]]:
+def _serialize_children(store: Store, row: SegmentRow, parent: DocumentRow) -> list[ChildChunk]:
     """Serialize child chunks, which only hierarchical documents in paragraph mode list."""
     if parent.doc_form != DocForm.HIERARCHICAL:
         return []
     rule = store.datasets.get_rule(parent.process_rule_id)
     if rule is None or json.loads(rule.rules).get("parent_mode") == "full-doc":
         return []
-    return [
-        codec.encode_fields(serialize_child_chunk(child))
-        for child in store.child_chunks.list_by_segment(row.id)
-    ]
+    return [serialize_child_chunk(child) for child in store.child_chunks.list_by_segment(row.id)]

@@ -77,7 +77,7 @@ class IndexingActivity:
         """Record the creation time of an indexed document of the dataset."""
         self.newest_indexed = _later(self.newest_indexed, created_at)
 
-    def record_newest_elsewhere(self, created_at: datetime) -> None:
+    def record_newest_elsewhere(self, created_at: datetime | None) -> None:
         """Record the creation time of an indexed document of another dataset."""
         self.newest_elsewhere = _later(self.newest_elsewhere, created_at)
 

@@ -105,7 +105,7 @@ def decide_next_step(  # noqa: PLR0911 -- one for each row of the table
         return ReconcileDecision.KEEP_EXISTING
     if not document.enabled:
         return ReconcileDecision.KEEP_DISABLED
-    if document.archived and not overwrites_archived:
+    if document.is_archived and not overwrites_archived:
         return ReconcileDecision.KEEP_ARCHIVED
     sends = document.indexing_status.is_final or (planned.has_stalled and not other)
     return ReconcileDecision.SEND if sends else ReconcileDecision.WAIT
@@ -114,7 +114,7 @@ def decide_next_step(  # noqa: PLR0911 -- one for each row of the table
 def _matches_upload(planned: PlannedFile, document: Document) -> bool:
     file = document.upload_file
     size = planned.row.size if planned.row else planned.found.size
-    return file is not None and file.size in {None, size} and document.created_from == "api"
+    return file is not None and file.size in {None, size} and document.created_from in {None, "api"}
 
 
 def _has_recovered(planned: PlannedFile, document: Document) -> bool:

@@ -10,7 +10,13 @@ from dify_kb.config import LoadTiming
 from dify_kb.ingest.error_classes import is_transient_indexing_error
 from dify_kb.ingest.planning.file_plan import PlannedAction
 from dify_kb.ingest.report import StopReason
-from dify_kb.models import DisplayStatus, Document, DocumentStatus, IndexingStatus
+from dify_kb.models import (
+    DisplayStatus,
+    Document,
+    DocumentStatus,
+    IndexingErrorCode,
+    IndexingStatus,
+)
 from dify_kb.transport.clock import loop_time
 
 from .file_lifecycle import FileLifecycle
@@ -84,7 +90,13 @@ class IndexingObserver:
         if not complete:
             followed.final_at = None
             return
-        self._process_final_status(followed, status.indexing_status, status.error, is_empty=empty)
+        self._process_final_status(
+            followed,
+            status.indexing_status,
+            status.error,
+            is_empty=empty,
+            error_code=status.error_code,
+        )
 
     def end_stalled(self, followed: FollowedDocument, reason: str) -> None:
         """Finish a document that has stalled."""
@@ -160,6 +172,7 @@ class IndexingObserver:
         error: str | None,
         *,
         is_empty: bool,
+        error_code: IndexingErrorCode | None = None,
     ) -> None:
         if not status.is_final:
             followed.final_at = None
@@ -167,7 +180,7 @@ class IndexingObserver:
             return
         elif status is IndexingStatus.ERROR:
             message = error or "no reason given by the server"
-            self._fail(followed, f"indexing failed: {message}", error)
+            self._fail(followed, f"indexing failed: {message}", error, error_code)
         elif is_empty:
             self._fail(followed, NO_TEXT)
         else:
@@ -194,11 +207,21 @@ class IndexingObserver:
         self.finish(followed, followed.file.indexed_event(swaps=self.files.swaps), None)
         self._count_end(followed, None)
 
-    def _fail(self, followed: FollowedDocument, reason: str, error: str | None = None) -> None:
+    def _fail(
+        self,
+        followed: FollowedDocument,
+        reason: str,
+        error: str | None = None,
+        error_code: IndexingErrorCode | None = None,
+    ) -> None:
         file = followed.file
         if self.files.swaps and file.is_new_version:
             self._fail_swap(followed, reason, error)
-        elif error is not None and _can_recreate(file, error, self.files, self.timing):
+        elif (
+            error is not None
+            and is_transient_indexing_error(error, error_code)
+            and _can_recreate(file, self.files, self.timing)
+        ):
             replaces = followed.document.as_failed_document
             file.planned = evolve(file.planned, row=None, replaces=replaces)
             self.finish(followed, FileEvent.FAILED_FOR_NOW, None)
@@ -231,11 +254,7 @@ class IndexingObserver:
             self.files.stop(StopReason.MISCONFIGURED, reason, abandon=True)
 
 
-def _can_recreate(file: TrackedFile, error: str, files: FileLifecycle, times: LoadTiming) -> bool:
+def _can_recreate(file: TrackedFile, files: FileLifecycle, times: LoadTiming) -> bool:
     """Return whether a document that failed with a transient error can be sent again."""
     is_readable = file.planned.found.can_be_read_again and not files.stopping.is_requested
-    return (
-        is_readable
-        and file.recreated < times.max_recreations
-        and is_transient_indexing_error(error)
-    )
+    return is_readable and file.recreated < times.max_recreations

@@ -133,7 +133,7 @@ class PlanOptions:
     rule: str = DATASET_RULE
 
 
-def is_journal_complete(*, known: int, unsettled: int, documents: int) -> bool:
+def is_journal_complete(*, known: int, unsettled: int, documents: int | None) -> bool:
     """Return whether a journal knows every document of a dataset, by comparing their numbers.
 
     False while the outcome of an upload is unknown: its document could make up for a deleted one.
