@@ -1,9 +1,11 @@
 """A client for the Knowledge API of self-hosted Dify: load, synchronize and search documents.
 
-async with AsyncClient("https://dify.example/v1", "dataset-…") as client:
-dataset = await client.datasets.create("Handbook", indexing_technique="economy")
-report = await client.load(dataset, "docs/")
-result = await client.datasets.retrieve(dataset, "how do I reset it?")
+    async with AsyncClient("https://dify.example/v1", "dataset-…") as client:
+        dataset = await client.datasets.create("Handbook", indexing_technique="economy")
+        report = await client.load(dataset, "docs/")
+        result = await client.datasets.retrieve(dataset, "how do I reset it?")
+
+`Client` is the blocking client with the same methods.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from dify_kb.blocking import Client
 
     from .client import AsyncClient
-    from .config import LoadTiming, Policy, Polling, Retry, Timeout
+    from .config import Duration, LoadTiming, Policy, Polling, Retry, Timeout
     from .errors import (
         ApiError,
         BadRequestError,
@@ -41,17 +43,26 @@ if TYPE_CHECKING:
         UnauthorizedError,
         UnsupportedTypeError,
     )
+    from .event_loops import EventLoopName
     from .ingest import (
         FileSource,
         Item,
         ItemResult,
+        LoadEvent,
+        LoadMetadata,
         LoadReport,
+        OnError,
+        OnExisting,
+        OnLoadEvent,
         OpenedEntry,
         Outcome,
         Progress,
+        Replace,
         Results,
+        Source,
         SourceEntry,
         StopReason,
+        Wait,
     )
     from .models import (
         UNSET,
@@ -97,7 +108,9 @@ if TYPE_CHECKING:
         Tag,
     )
     from .resources import Events, Pager
-    from .transport import AttemptEvent
+    from .transport import AttemptEvent, OnAttempt
+
+__version__ = "0.1.0"
 
 __all__ = [
     "UNSET",
@@ -121,7 +134,9 @@ __all__ = [
     "DocumentDetail",
     "DocumentMetadata",
     "DocumentStatus",
+    "Duration",
     "Event",
+    "EventLoopName",
     "Events",
     "ExternalRetrieval",
     "Field",
@@ -134,6 +149,8 @@ __all__ = [
     "JournalError",
     "KnowledgeError",
     "LoadError",
+    "LoadEvent",
+    "LoadMetadata",
     "LoadReport",
     "LoadTiming",
     "MetadataField",
@@ -146,6 +163,10 @@ __all__ = [
     "ModelType",
     "NewSegment",
     "NotFoundError",
+    "OnAttempt",
+    "OnError",
+    "OnExisting",
+    "OnLoadEvent",
     "OpenedEntry",
     "Outcome",
     "OutcomeUnknownError",
@@ -163,6 +184,7 @@ __all__ = [
     "QuotaExceededError",
     "RateLimitedError",
     "Record",
+    "Replace",
     "RequestTimeoutError",
     "Results",
     "RetrievalModel",
@@ -173,6 +195,7 @@ __all__ = [
     "SegmentStatus",
     "ServerError",
     "ServerInfo",
+    "Source",
     "SourceChangedError",
     "SourceEntry",
     "SourceError",
@@ -184,16 +207,20 @@ __all__ = [
     "TransportError",
     "UnauthorizedError",
     "UnsupportedTypeError",
+    "Wait",
+    "__version__",
 ]
 
 _HOMES = {
     "client": "AsyncClient",
-    "config": "LoadTiming Policy Polling Retry Timeout",
-    "ingest": "FileSource Item ItemResult LoadReport OpenedEntry Outcome Progress Results"
+    "config": "Duration LoadTiming Policy Polling Retry Timeout",
+    "event_loops": "EventLoopName",
+    "ingest": "LoadEvent LoadMetadata OnError OnExisting OnLoadEvent Replace Source Wait"
+    " FileSource Item ItemResult LoadReport OpenedEntry Outcome Progress Results"
     " SourceEntry StopReason",
     "resources": "Events Pager",
     "blocking": "Client",
-    "transport": "AttemptEvent",
+    "transport": "AttemptEvent OnAttempt",
 }
 """The submodule of each public name that is neither an error nor a model."""
 

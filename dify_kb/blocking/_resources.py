@@ -158,9 +158,9 @@ class BlockingClientBase:
     _loop: LoopThread
     _target: AsyncClient
 
+    ping = make_blocking(AsyncClient.ping)
     load = make_blocking(AsyncClient.load)
     load_iter = make_blocking_iterator(AsyncClient.load_iter)
-    ping = make_blocking(AsyncClient.ping)
 
     @property
     def datasets(self) -> Datasets:

@@ -140,7 +140,7 @@ async def _load(
             assignment=assignment,
             requests=requests,
         )
-        with callbacks.scope, _raise_single_error():
+        with callbacks.scope, _raise_first_error():
             await run.execute()
         if callbacks.error is not None:
             raise callbacks.error
@@ -192,13 +192,13 @@ class _Callbacks:
 
 
 @contextmanager
-def _raise_single_error() -> Iterator[None]:
-    """Unwrap an exception group with a single error, such as that of the caller's generator."""
+def _raise_first_error() -> Iterator[None]:
+    """Unwrap exception groups: what a callback or generator of the caller raises reaches him."""
     try:
         yield
     except BaseExceptionGroup as group:
         only: BaseException = group
-        while isinstance(only, BaseExceptionGroup) and len(only.exceptions) == 1:
+        while isinstance(only, BaseExceptionGroup):  # others of the group are its consequences
             only = only.exceptions[0]
         raise only from only.__cause__
 

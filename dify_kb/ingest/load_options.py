@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import attrs
 from attrs import Attribute, field, frozen
 from attrs.converters import optional
+from attrs.validators import optional as optional_value
 
-from dify_kb.config import Policy
+from dify_kb.config import Duration, Policy, check_type, parse_duration, parse_size
 from dify_kb.errors import ConfigError
 from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
@@ -55,12 +56,45 @@ def _validate_minimum(number: float) -> Callable[[object, Attribute[Any], float 
     return check
 
 
+def _validate_type(expected: Any, words: str) -> Callable[[object, Attribute[Any], object], None]:
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        check_type(value, expected, attribute.name, words)
+
+    return check
+
+
+def _validate_concurrency(_: object, attribute: Attribute[Any], value: object) -> None:
+    is_pair = isinstance(value, tuple) and [type(bound) for bound in value] == [int, int]
+    if value is not None and not is_pair:
+        check_type(value, int, attribute.name, "a whole number or a pair (low, high)")
+
+
+def _patterns(value: str | Sequence[str]) -> Sequence[str]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _stall_after(value: Duration) -> float:
+    return parse_duration(value, "stall_after")
+
+
+def _deadline(value: Duration) -> float:
+    return parse_duration(value, "deadline")
+
+
+def _max_file_size(value: int | str) -> int:
+    return parse_size(value, "max_file_size")
+
+
 def _doc_form(value: DocForm | str | None) -> DocForm | Unset:
     return DocForm(value) if value else UNSET
 
 
 def _path(value: str | os.PathLike[str]) -> Path:
     return Path(value)
+
+
+_RATE_WORDS = "uploads per second or a text such as '100/min'"
+_WHOLE_NUMBER = _validate_type(int, "a whole number")
 
 
 @frozen(kw_only=True)
@@ -71,9 +105,9 @@ class LoadOptions:
     editors and `help()`, as does that of `load_iter`; a test compares them.
     """
 
-    include: Sequence[str] = ("*",)
-    exclude: Sequence[str] = ()
-    as_text: Sequence[str] = ()
+    include: Sequence[str] = field(default=("*",), converter=_patterns)
+    exclude: Sequence[str] = field(default=(), converter=_patterns)
+    as_text: Sequence[str] = field(default=(), converter=_patterns)
     process_rule: ProcessRule | None = None
     doc_form: DocForm | Unset = field(default=None, converter=_doc_form)
     metadata: Metadata = None
@@ -86,13 +120,17 @@ class LoadOptions:
     checksum: bool = False
     overwrite_archived: bool = False
     replace: Replace = field(default="in_place", validator=_validate_choice("in_place", "swap"))
-    concurrency: int | tuple[int, int] | None = None
-    rate: str | None = None
-    max_unindexed: int = field(default=5000, validator=_validate_minimum(1))
-    stall_after: float = field(default=900.0, validator=_validate_minimum(0))
-    deadline: float | None = field(default=None, validator=_validate_minimum(0))
-    max_failures: int | None = field(default=None, validator=_validate_minimum(0))
-    max_file_size: int = MAX_FILE_SIZE
+    concurrency: int | tuple[int, int] | None = field(default=None, validator=_validate_concurrency)
+    rate: str | float | None = field(
+        default=None, validator=optional_value(_validate_type(str | int | float, _RATE_WORDS))
+    )
+    max_unindexed: int = field(default=5000, validator=[_WHOLE_NUMBER, _validate_minimum(1)])
+    stall_after: float = field(default=900.0, converter=_stall_after)
+    deadline: float | None = field(default=None, converter=optional(_deadline))
+    max_failures: int | None = field(
+        default=None, validator=optional_value([_WHOLE_NUMBER, _validate_minimum(0)])
+    )
+    max_file_size: int = field(default=MAX_FILE_SIZE, converter=_max_file_size)
     journal: Path | None = field(default=None, converter=optional(_path))
     retry_failed: bool = False
     errors: OnError = field(default="collect", validator=_validate_choice("collect", "stop"))

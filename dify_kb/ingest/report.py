@@ -59,6 +59,8 @@ class StopReason(enum.StrEnum):
     DEADLINE = "deadline"
     JOURNAL = "journal"
     DATASET_DELETED = "dataset_deleted"
+    NO_FILES = "no_files"
+    """The folders contain no file that the patterns include: probably a wrong path or pattern."""
 
 
 _EXIT_CODES: Mapping[StopReason, int] = {
@@ -73,6 +75,7 @@ _EXIT_CODES: Mapping[StopReason, int] = {
     StopReason.JOURNAL: 8,
     # As with a revoked permission, a person has to act on the server first.
     StopReason.DATASET_DELETED: 4,
+    StopReason.NO_FILES: 1,
 }
 
 

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 import pytest
@@ -13,6 +13,7 @@ from load_examples import count_creates, count_outcomes, create_dataset, list_do
 
 from dify_kb import (
     AsyncClient,
+    AttemptEvent,
     ConfigError,
     ItemResult,
     LoadError,
@@ -409,11 +410,58 @@ async def test_final_progress_matches_the_report(client: AsyncClient, folder: Pa
     assert last.scanned
 
 
-async def test_empty_folder_gives_an_empty_report(client: AsyncClient, folder: Path) -> None:
-    report = await client.load(await create_dataset(client), folder)
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_folder_without_files_is_reported_as_such(
+    client: AsyncClient, folder: Path, *, dry_run: bool
+) -> None:
+    """Usually a wrong path or pattern; `if report:` must not take it for a success."""
+    (folder / "a.md").write_text("text")
+
+    report = await client.load(
+        await create_dataset(client), folder, include="*.txt", dry_run=dry_run
+    )
 
     assert count_outcomes(report) == {}
-    assert report
+    assert not report
+    assert report.exit_code == 1
+    assert report.stopped is StopReason.NO_FILES
+    assert str(folder) in str(report.stop_message)
+    with pytest.raises(LoadError, match="No files to load"):
+        report.raise_for_failures()
+
+
+class CallbackError(Exception):
+    """Raised by a callback of the caller."""
+
+
+@pytest.mark.parametrize("callback", ["load", "client"])
+async def test_the_first_error_of_a_callback_is_raised_unchanged(
+    emulator: Emulator, quick: Policy, folder: Path, callback: str
+) -> None:
+    """Uploads in flight end with events of their own, whose errors would form a group."""
+    for number in range(20):
+        (folder / f"{number}.md").write_text("text")
+    emulator.faults.plan("documents.create_by_file", ["stall 0.2 x20"])
+    raised: list[CallbackError] = []
+
+    def refuse(event: object) -> None:
+        if isinstance(event, ItemResult) or (
+            isinstance(event, AttemptEvent) and event.endpoint == "documents.create_by_file"
+        ):
+            raised.append(CallbackError())
+            raise raised[-1]
+
+    options: dict[str, Any] = {"on_event": refuse} if callback == "client" else {}
+    async with AsyncClient(emulator.url, emulator.api_key, policy=quick, **options) as kb:
+        with pytest.raises(CallbackError) as caught:
+            await kb.load(
+                await create_dataset(kb),
+                folder,
+                concurrency=8,
+                on_event=refuse if callback == "load" else None,
+            )
+
+    assert [caught.value] == raised
 
 
 async def test_load_that_cannot_start_raises(client: AsyncClient, folder: Path) -> None:

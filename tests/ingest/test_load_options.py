@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import attrs
@@ -10,7 +11,7 @@ import pytest
 
 from dify_kb import AsyncClient, ConfigError
 from dify_kb.cli.load import load as load_command
-from dify_kb.cli.option_types import MIB, parse_duration
+from dify_kb.config import MIB, parse_duration, parse_size
 from dify_kb.ingest import LoadOptions
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 INTERNAL_OPTIONS = {"pause"}
 OPTIONS_OF_LOAD_ALONE = {"dry_run", "on_event"}
-CONVERTED_OPTIONS = {"doc_form", "journal"}
+CONVERTED_OPTIONS = {"doc_form", "journal", "stall_after", "deadline", "max_file_size"}
 RENAMED_TYPES = {"metadata": "LoadMetadata"}
 
 
@@ -73,8 +74,8 @@ def test_the_command_has_the_defaults_of_the_client() -> None:
     different = {name for name in common if command[name] != client[name]}
 
     assert different == {"include", "exclude", "as_text"}, "None for repeatable options"
-    assert parse_duration("--stall-after", str(command["stall_after"])) == client["stall_after"]
-    assert command["max_file_size"] * MIB == client["max_file_size"]
+    assert parse_duration(str(command["stall_after"]), "--stall-after") == client["stall_after"]
+    assert parse_size(str(command["max_file_size"]), default_unit=MIB) == client["max_file_size"]
 
 
 def test_options_are_created_from_the_arguments_of_a_method() -> None:
@@ -89,3 +90,59 @@ def test_an_invalid_option_is_rejected_with_the_valid_ones() -> None:
         LoadOptions.from_arguments({"wait": "later"})
 
     assert raised.value.hint == "Expected accepted, indexed or verified."
+
+
+@pytest.mark.parametrize(
+    ("option", "written", "meant"),
+    [
+        ("deadline", "2h", 7200.0),
+        ("deadline", 90, 90.0),
+        ("deadline", timedelta(minutes=1), 60.0),
+        ("deadline", None, None),
+        ("stall_after", "15m", 900.0),
+        ("max_file_size", "15MB", 15_000_000),
+        ("max_file_size", "1.5 MiB", 1_572_864),
+        ("max_file_size", 100, 100),
+        ("include", "*.md", ("*.md",)),
+        ("exclude", ["a", "b"], ("a", "b")),
+    ],
+)
+def test_options_are_taken_as_people_write_them(
+    option: str, written: object, meant: object
+) -> None:
+    assert getattr(LoadOptions.from_arguments({option: written}), option) == meant
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("deadline", "soon"),
+        ("deadline", -1),
+        ("stall_after", "1 year"),
+        ("max_file_size", "15 bananas"),
+        ("max_file_size", 0),
+        ("max_unindexed", 0),
+        ("max_failures", -1),
+    ],
+)
+def test_invalid_values_are_refused_with_the_option(option: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=option):
+        LoadOptions.from_arguments({option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("deadline", object()),
+        ("max_file_size", 1.5),
+        ("max_unindexed", "5000"),
+        ("max_failures", "3"),
+        ("concurrency", "8"),
+        ("concurrency", (1, "8")),
+        ("rate", ["100/min"]),
+    ],
+)
+def test_values_of_another_type_are_refused_with_the_option(option: str, value: object) -> None:
+    """Not by an error deep inside of the load."""
+    with pytest.raises(TypeError, match=f"^{option} must be"):
+        LoadOptions.from_arguments({option: value})

@@ -97,13 +97,15 @@ def test_other_calls_count_against_the_rate() -> None:
         ("5/s", Rate(5, 1.0)),
         (" 1000/H ", Rate(1000, 3600.0)),
         ("7/minute", Rate(7, 60.0)),
+        (5, Rate(5, 1.0)),
+        (0.5, Rate(1, 2.0)),
     ],
 )
-def test_rates_are_parsed(text: str, rate: Rate) -> None:
+def test_rates_are_parsed(text: str | float, rate: Rate) -> None:
     assert Rate.parse(text) == rate
 
 
-@pytest.mark.parametrize("text", ["", "100", "0/min", "-1/s", "5/day", "1.5/s", "5 per s"])
-def test_invalid_rate_raises(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "100", "0/min", "-1/s", "5/day", "1.5/s", "5 per s", 0, -1.0])
+def test_invalid_rate_raises(text: str | float) -> None:
     with pytest.raises(ConfigError, match="100/min"):
         Rate.parse(text)

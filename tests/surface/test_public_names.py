@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import importlib.metadata
 import inspect
 import subprocess
 import sys
@@ -112,6 +113,31 @@ def test_most_methods_name_what_servers_refuse() -> None:
 def test_public_names_exist() -> None:
     """`from dify_kb import *` fails if a listed name does not exist."""
     assert [name for name in dify_kb.__all__ if not hasattr(dify_kb, name)] == []
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert dify_kb.__version__ == importlib.metadata.version("dify-kb")
+
+
+def test_the_example_of_the_package_is_code() -> None:
+    """`help(dify_kb)` shows it; it was once unindented and no longer parsed."""
+    lines = (dify_kb.__doc__ or "").splitlines()
+    example = "\n".join(line[4:] for line in lines if line.startswith("    "))
+
+    block = ast.parse(f"async def main():\n{textwrap.indent(example, ' ')}").body[0]
+
+    assert isinstance(block, ast.AsyncFunctionDef)
+    assert isinstance(block.body[0], ast.AsyncWith)
+    assert len(block.body[0].body) == 3
+
+
+OPTION_TYPES = {"LoadEvent", "LoadMetadata", "OnError", "OnExisting", "OnLoadEvent", "Replace"}
+OPTION_TYPES |= {"Source", "Wait", "Duration", "EventLoopName", "OnAttempt"}
+
+
+def test_types_of_options_are_public() -> None:
+    """Callers annotate their own functions with them."""
+    assert set(dify_kb.__all__) >= OPTION_TYPES
 
 
 def test_public_names_are_sorted_and_listed_once() -> None:

@@ -98,7 +98,8 @@ class Admission:
     Args:
         concurrency: uploads in flight: a fixed number, or bounds (low, high); None tunes the number
             automatically.
-        rate: the maximum rate, such as `100/min`; None derives it from the server's refusals.
+        rate: the maximum rate, such as `100/min` or 5 (per second); None derives it from the
+            server's refusals.
         requests: the client's limiter, adjusted to the uploads and one poller until `close`:
             raised if more uploads help, lowered if connections starve.
         breaker: holds uploads back while the server fails.
@@ -108,7 +109,7 @@ class Admission:
     def __init__(
         self,
         concurrency: int | tuple[int, int] | None,
-        rate: str | None,
+        rate: str | float | None,
         requests: RequestLimiter,
         breaker: CircuitBreaker,
         clock: Callable[[], float] = time.monotonic,
@@ -119,7 +120,7 @@ class Admission:
         low, high = _parse_bounds(concurrency)
         if requests.fixed:
             low, high = min(low, requests.limit), min(high, requests.limit)
-        self.rate = RateLimiter(Rate.parse(rate) if rate else None, random or Random())
+        self.rate = RateLimiter(None if rate is None else Rate.parse(rate), random or Random())
         self.concurrency = ConcurrencyLimit(low, high)
         self.breaker = breaker
         self.in_flight = 0

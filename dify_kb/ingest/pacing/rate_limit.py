@@ -54,7 +54,7 @@ is enforced only by even spacing."""
 
 _UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0}
 _UNITS |= {"h": 3600.0, "hour": 3600.0}
-_RATE = re.compile(r"\s*(\d+)\s*/\s*([a-z]+)\s*")
+_RATE = re.compile(r"\s*(\d{1,12})\s*/\s*([a-z]+)\s*", re.ASCII)
 
 
 @frozen
@@ -65,19 +65,28 @@ class Rate:
     seconds: float
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parse `100/min`, `5/s` or `1000/h`.
+    def parse(cls, value: str | float) -> Self:
+        """Parse `100/min`, `5/s` or `1000/h`; a number counts calls per second.
 
         Raises:
-            ConfigError: the text is not a valid rate.
+            ConfigError: the text is not a valid rate, or the number is not positive.
         """
-        match = _RATE.fullmatch(text.lower())
+        if not isinstance(value, str):
+            # 0.5 per second is one call in 2 s: a limit counts whole calls.
+            if not 0 < value < math.inf:
+                raise _rate_error(value)
+            return cls(int(value), 1.0) if value == int(value) else cls(1, 1 / value)
+        match = _RATE.fullmatch(value.lower())
         if match is None or match[2] not in _UNITS or int(match[1]) < 1:
-            raise ConfigError(
-                f"Invalid rate {text!r}: expected N/s, N/min or N/h.",
-                hint="Examples: 100/min, 5/s, 1000/h.",
-            )
+            raise _rate_error(value)
         return cls(int(match[1]), _UNITS[match[2]])
+
+
+def _rate_error(value: object) -> ConfigError:
+    return ConfigError(
+        f"Invalid rate {value!r}: expected N/s, N/min or N/h.",
+        hint="Examples: 100/min, 5/s, 1000/h.",
+    )
 
 
 class RateLimiter:
