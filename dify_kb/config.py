@@ -292,7 +292,6 @@ class Policy:
             ConfigError: `timeout` is not a valid duration.
             TypeError: an argument has the wrong type.
         """
-        check_type(self, Policy, "policy", "a Policy")
         if retry is not None:
             check_type(retry, Retry, "retry", "a Retry")
         return attrs.evolve(
