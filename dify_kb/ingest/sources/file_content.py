@@ -152,20 +152,23 @@ def _read_entry(found: FoundFile, opened: OpenedEntry) -> FileContent:
     finally:
         opened.stream.close()
     try:
-        _require_complete(found, content)
+        _require_complete(found, opened, content)
     except BaseException:
         content.close()
         raise
     return content
 
 
-def _require_complete(found: FoundFile, content: FileContent) -> None:
+def _require_complete(found: FoundFile, opened: OpenedEntry, content: FileContent) -> None:
     """Check that the whole of an entry was read."""
     if not content.file.size:
         raise SourceError("The file is now empty.")
     if why := describe_excess_size(content.file.size, found.max_size):
         raise SourceError(why)
-    if found.entry and found.entry.size not in {None, content.file.size}:
+    expected = opened.size
+    if expected is None and opened.token == found.token and found.entry is not None:
+        expected = found.entry.size
+    if expected not in {None, content.file.size}:
         raise _changed()
 
 

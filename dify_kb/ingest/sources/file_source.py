@@ -54,10 +54,15 @@ class ByteStream(Protocol):
 
 @frozen
 class OpenedEntry:
-    """The content of an entry, and the token that belongs to exactly this content."""
+    """The current content of an entry.
+
+    `token` belongs to exactly this content, and may differ from that of the scan; `size` is its
+    length in bytes, None if unknown.
+    """
 
     stream: ByteStream
     token: str | None
+    size: int | None = None
 
 
 class FileSource(abc.ABC):
@@ -88,11 +93,10 @@ class FileSource(abc.ABC):
 
     @abc.abstractmethod
     def open(self, entry: SourceEntry) -> OpenedEntry:
-        """Open a file for reading.
+        """Open a file for reading, as it is now.
 
         Raises:
-            SourceChangedError: the file changed since the scan.
-            SourceError: the file cannot be read.
+            SourceError: the file was deleted, or cannot be read.
         """
 
     def find_unchanged(self, known: Sequence[tuple[SourceEntry, str]]) -> AbstractSet[str]:
@@ -106,7 +110,11 @@ class FileSource(abc.ABC):
         """Release connections and temporary files."""
 
 
-_BUILT_IN: Mapping[str, str] = {}
+_BUILT_IN: Mapping[str, str] = {
+    "s3": "dify_kb.ingest.sources.cloud_source:CloudSource",
+    "gs": "dify_kb.ingest.sources.cloud_source:CloudSource",
+    "az": "dify_kb.ingest.sources.cloud_source:CloudSource",
+}
 """Module and class of each scheme that the package serves itself."""
 
 
