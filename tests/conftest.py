@@ -14,9 +14,13 @@ from dify_kb.emulator import Emulator
 
 
 @pytest.fixture(autouse=True)
-def _journals_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Store journals in a temporary folder instead of the user's."""
+def _user_folders_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep journals, profiles and caches in temporary folders instead of the user's."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("DIFY_PROFILE", "DIFY_DATASET"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

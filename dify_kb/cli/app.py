@@ -14,23 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from attrs import frozen
 from typer.core import TyperCommand, TyperGroup
-from typer.main import get_group
+from typer.main import get_command, get_group
 
 from dify_kb.errors import ConfigError, KnowledgeError
 
-from . import exit_codes, option_types, output
+from . import completion, exit_codes, option_types
+from .command_line import PROGRAM_OPTIONS, complete_hint, hoist_program_options
 from .run_command import CommandContext, Invocation
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
     from dify_kb import Policy
-
-PROGRAM_OPTIONS = {
-    **dict.fromkeys(("--url", "--api-key", "--header", "--proxy", "--ca"), 1),
-    **dict.fromkeys(("--trust-env", "--json", "-q", "--quiet", "-v", "--verbose"), 0),
-}
-"""Global options and the number of values of each."""
 
 
 @frozen
@@ -69,6 +64,14 @@ COMMANDS: Mapping[str, CommandEntry] = {
 class CommandTable(TyperGroup):
     """A group that imports the module of a command only when the command runs."""
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """Parse the command line; global options may follow the command."""
+        if extra.get("resilient_parsing") and args and PROGRAM_OPTIONS.get(args[-1]):
+            args = []  # the value of a global option is completed, not that of the command
+        return super().make_context(info_name, hoist_program_options(args), parent, **extra)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Replace the entry that the program's help shows with the command itself."""
         name, entry, rest = super().resolve_command(ctx, args)
@@ -81,7 +84,6 @@ app = typer.Typer(
     help="Load thousands of files into Dify datasets (knowledge bases), and search them.\n\n"
     "Global options may also follow the command.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
@@ -95,13 +97,25 @@ def _set_global_options(
         str | None,
         typer.Option(
             metavar="URL",
-            envvar="DIFY_BASE_URL",
-            help="Address of the Dify API, or emulator:FILE for the embedded server.",
+            help="Address of the Dify API, or emulator:FILE for the embedded server; default:"
+            " DIFY_BASE_URL.",
         ),
     ] = None,
     api_key: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Knowledge API key (dataset-…); default: DIFY_API_KEY."),
+        typer.Option(
+            metavar="KEY",
+            help="Knowledge API key (dataset-…). Other users can see it in the list of processes;"
+            " prefer DIFY_API_KEY or a profile.",
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Server and key from ~/.config/dify-kb/config.toml; default: DIFY_PROFILE.",
+            autocompletion=completion.complete_profile,
+        ),
     ] = None,
     header: Annotated[
         list[str] | None,
@@ -132,6 +146,16 @@ def _set_global_options(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print each retry and each skipped file.")
     ] = False,
+    version: Annotated[  # noqa: ARG001 -- its callback exits
+        bool,
+        typer.Option(
+            "--version",
+            "-V",
+            help="Print the versions of dify-kb and Python.",
+            is_eager=True,
+            callback=lambda value: _print_version() if value else None,
+        ),
+    ] = False,
 ) -> None:
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -147,19 +171,26 @@ def _set_global_options(
         verbose=verbose,
         invocation=context.obj,
     )
+    if profile:
+        context.obj.select_profile(profile)
 
 
 def run(arguments: Sequence[str], *, policy: Policy | None = None) -> int:
     """Run the program and return its exit code."""
+    if completion.is_requested():
+        return completion.complete(_build_program())
     invocation = Invocation(arguments=tuple(arguments), policy=policy)
     if sys.stdin is None:
         # uvloop aborts the process if a socket gets the file descriptor of standard input.
         os.open(os.devnull, os.O_RDONLY)
     try:
         with exit_codes.print_warnings():
-            _build_program()(hoist_program_options(arguments), prog_name="dify-kb", obj=invocation)
+            _build_program()(list(arguments), prog_name=completion.PROGRAM, obj=invocation)
     except KnowledgeError as error:
+        from . import output
+
         code = exit_codes.exit_code_for(error)
+        error.hint = complete_hint(error.hint, arguments, invocation.profile, invocation.dataset)
         output.print_error(error)
         if "--json" in arguments:
             output.print_json(
@@ -172,9 +203,9 @@ def run(arguments: Sequence[str], *, policy: Policy | None = None) -> int:
 
 
 @cache
-def _build_program() -> TyperGroup:
+def _build_program() -> Any:
     """Build the program. Help needs only names; a command is imported when it runs."""
-    program = get_group(app)
+    program: Any = get_command(app)
     for name, entry in COMMANDS.items():
         program.add_command(TyperCommand(name, help=entry.summary))
     return program
@@ -204,23 +235,15 @@ def _hide_argument_types(command: Any) -> None:
             parameter.display_type_rich = lambda ctx: ""  # noqa: ARG005 -- typer passes it by name
 
 
-def hoist_program_options(arguments: Sequence[str]) -> list[str]:
-    """Move global options that follow the command to the front."""
-    program: list[str] = []
-    command: list[str] = []
-    remaining = list(arguments)
-    while remaining:
-        word = remaining.pop(0)
-        if word == "--":
-            return [*program, *command, word, *remaining]
-        name, equals, _ = word.partition("=")
-        value_count = PROGRAM_OPTIONS.get(name, -1)
-        if value_count < 0:
-            command.append(word)
-        else:
-            program += [word, *(remaining[:value_count] if not equals else [])]
-            remaining = remaining if equals else remaining[value_count:]
-    return [*program, *command]
+def _print_version() -> None:
+    from importlib.metadata import version
+    from platform import platform, python_version
+
+    sys.stdout.write(
+        f"{completion.PROGRAM} {version(completion.PROGRAM)}, Python {python_version()},"
+        f" {platform()}\n"
+    )
+    raise typer.Exit
 
 
 def _parse_header(text: str) -> tuple[str, str]:

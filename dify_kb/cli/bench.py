@@ -15,6 +15,9 @@ from .run_command import CommandContext, is_json_output, run_with_client
 if TYPE_CHECKING:
     from dify_kb import AsyncClient
 
+MAX_DOCUMENTS = 100_000
+"""The most documents that `bench corpus` writes."""
+
 bench = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 HtmlOption = Annotated[
@@ -53,12 +56,12 @@ def measure(
             "--quick", help="Finish within 2 minutes instead of 20, with coarser results."
         ),
     ] = False,
-    max_concurrency: Annotated[
+    concurrency: Annotated[
         int | None,
         typer.Option(
-            "--max-concurrency",
             metavar="N",
             min=1,
+            max=option_types.MAX_CONCURRENCY,
             help="Maximum concurrent requests; default: 64, or 32 with --quick.",
         ),
     ] = None,
@@ -96,7 +99,7 @@ def measure(
 
     command: CommandContext = context.obj
     plan = BenchmarkPlan.quick() if quick else BenchmarkPlan.full()
-    plan = plan if max_concurrency is None else plan.with_max_concurrency(max_concurrency)
+    plan = plan if concurrency is None else plan.with_max_concurrency(concurrency)
     report_output.check_writable((html, save))
     samples = (
         list(generate_documents(plan.documents))
@@ -212,7 +215,9 @@ def write_corpus(
         Path,
         typer.Argument(metavar="DIR", help="Folder to create.", parser=option_types.parse_path),
     ],
-    documents: Annotated[int, typer.Option(metavar="N", min=1, help="Number of documents.")] = 100,
+    documents: Annotated[
+        int, typer.Option(metavar="N", min=1, max=MAX_DOCUMENTS, help="Number of documents.")
+    ] = 100,
 ) -> None:
     """Write generated manuals, with queries for `eval`.
 

@@ -8,7 +8,15 @@ import dify_kb
 from dify_kb.errors import KnowledgeError
 
 from . import bulk, name_lookup, output
-from .option_types import DatasetOption, DocumentOption, SegmentOption, YesOption
+from .command_line import format_command_line
+from .list_options import LimitOption, RowOrder, SortOption
+from .option_types import (
+    ContainsOption,
+    DatasetOption,
+    DocumentOption,
+    SegmentOption,
+    YesOption,
+)
 from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
@@ -31,21 +39,21 @@ def list_(
     dataset: DatasetOption,
     document: DocumentOption,
     segment: SegmentOption,
-    keyword: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="Only child chunks that contain this text."),
-    ] = None,
+    contains: ContainsOption = None,
+    sort: SortOption = None,
+    limit: LimitOption = None,
 ) -> None:
     """List the child chunks of a chunk, in order."""
+    order = RowOrder(sort, limit)
 
     async def main(client: AsyncClient) -> None:
         parents = await _find_parents(client, dataset, document)
-        chunks = client.child_chunks.iter(*parents, segment, keyword=keyword or dify_kb.UNSET)
-        await output.print_rows(
+        chunks = client.child_chunks.iter(*parents, segment, keyword=contains or dify_kb.UNSET)
+        await order.print_rows(
             "child_chunk",
             chunks,
             {
-                "#": lambda row: row.position,
+                "position": lambda row: row.position,
                 "text": lambda row: output.shorten(row.content),
                 "type": lambda row: row.type,
                 "id": lambda row: row.id,
@@ -74,9 +82,11 @@ def show_(
         async for row in client.child_chunks.iter(*parents, segment):
             if row.id == id_:
                 return _print_child_chunk(context, row)
+        place = ("--dataset", dataset, "--document", document, "--segment", segment)
         raise KnowledgeError(
             f"Child chunk not found: {id_!r}.",
-            hint="Run `dify-kb child-chunks list` to see the child chunks of the chunk.",
+            hint=f"Run `{format_command_line(('child-chunks', 'list', *place))}` to see the child"
+            " chunks of the chunk.",
         )
 
     run_with_client(context, main)

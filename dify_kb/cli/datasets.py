@@ -123,7 +123,7 @@ def create(
         str,
         typer.Argument(
             metavar="NAME",
-            help="Name, 1 to 40 characters, unique in the workspace; also as PROFILE:NAME.",
+            help="Name, 1 to 40 characters, unique in the workspace, or PROFILE:NAME.",
             callback=option_types.select_dataset,
         ),
     ],
@@ -208,7 +208,7 @@ def delete(
         list[str] | None,
         typer.Argument(
             metavar="NAME|ID",
-            help="Names or ids of datasets, also as PROFILE:NAME.",
+            help="Names or ids of datasets, or PROFILE:NAME.",
             callback=option_types.select_datasets,
             autocompletion=completion.complete_dataset,
         ),

@@ -10,7 +10,7 @@ from attrs import frozen
 from dify_kb.bench.benchmark_plan import CHUNK_SIZES, TOP_KS
 from dify_kb.errors import ConfigError
 
-from . import name_lookup, option_types, output
+from . import completion, name_lookup, option_types, output
 from .bench import HtmlOption, SaveOption, TechniqueOption
 from .run_command import CommandContext
 
@@ -47,8 +47,12 @@ def evaluate(
     dataset: Annotated[
         str | None,
         typer.Option(
+            "--dataset",
+            "-d",
             metavar="NAME|ID",
-            help="Name or id of the dataset; it is searched as it is, not changed.",
+            help="Name or id of the dataset, or PROFILE:NAME; it is not changed.",
+            callback=option_types.select_optional_dataset,
+            autocompletion=completion.complete_dataset,
         ),
     ] = None,
     folder: Annotated[
@@ -64,6 +68,8 @@ def evaluate(
         list[int] | None,
         typer.Option(
             metavar="N",
+            min=option_types.MIN_CHUNK_SIZE,
+            max=option_types.MAX_CHUNK_SIZE,
             help="Maximum chunk size in characters; repeatable. Default:"
             f" {', '.join(map(str, CHUNK_SIZES))}.",
         ),

@@ -49,9 +49,10 @@ def serve(
     api_key: ApiKeyOption = None,
     host: option_types.HostOption = "127.0.0.1",
     port: option_types.PortOption = 5002,
-    index: Annotated[
+    db: Annotated[
         Path | None,
         typer.Option(
+            "--db",
             metavar="FILE",
             help="SQLite file of the index; default: one per folder in ~/.cache/dify-kb.",
             parser=option_types.parse_path,
@@ -69,7 +70,7 @@ def serve(
     configured_key = _resolve_key(command, api_key)
     key = configured_key or secrets.token_urlsafe(24)
     knowledge_name = knowledge_id or folder.resolve().name or "folder"
-    retriever = FolderRetriever(folder, index=index)
+    retriever = FolderRetriever(folder, index=db)
     server = create_app({knowledge_name: retriever}, api_keys=key)
     _log_to_stderr()
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dify_kb.config import MAX_FILE_SIZE
+from dify_kb.config import MAX_FILE_SIZE, MIB, parse_duration, parse_size
 from dify_kb.errors import ConfigError
 
 from . import option_types
-from .option_types import MIB, OnError, OnExisting, Replace, Technique, WaitFor
+from .option_types import OnError, OnExisting, Replace, Technique, WaitFor
 from .run_command import CommandContext
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def load(
     context: typer.Context,
-    dataset: Annotated[str, typer.Option(metavar="NAME|ID", help="Name or id of the dataset.")],
+    dataset: option_types.DatasetOption,
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -70,13 +70,7 @@ def load(
             "--null", "-0", help="The paths of --files-from are separated by NUL (find -print0)."
         ),
     ] = False,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=TEXT",
-            help="Metadata set on each document; NAME:=2024 sets a number; repeatable.",
-        ),
-    ] = None,
+    metadata: option_types.MetadataOption = None,
     on_existing: Annotated[
         OnExisting,
         typer.Option(
@@ -115,13 +109,17 @@ def load(
     chunk_size: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Maximum chunk size in characters, 50 to 4000; default: 500."
+            metavar="N",
+            min=option_types.MIN_CHUNK_SIZE,
+            max=option_types.MAX_CHUNK_SIZE,
+            help="Maximum chunk size in characters; default: 500.",
         ),
     ] = None,
     chunk_overlap: Annotated[
         int | None,
         typer.Option(
             metavar="N",
+            min=0,
             help="Overlap between chunks in characters; default: a tenth of the chunk size, 50 at"
             " most.",
         ),
@@ -163,7 +161,7 @@ def load(
     stall_after: Annotated[
         str,
         typer.Option(
-            metavar="TIME",
+            metavar="DURATION",
             help="Time without indexing progress (90s, 30m, 2h) after which a document counts as"
             " stalled.",
         ),
@@ -171,7 +169,7 @@ def load(
     deadline: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Stop the load after this time (90s, 30m, 2h); default: never."
+            metavar="DURATION", help="Stop the load after this time (90s, 30m, 2h); default: never."
         ),
     ] = None,
     max_failures: Annotated[
@@ -185,8 +183,8 @@ def load(
         typer.Option(help="collect: continue after failed files. stop: stop at the first one."),
     ] = "collect",
     max_file_size: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Maximum file size in MiB.")
-    ] = MAX_FILE_SIZE // MIB,
+        str, typer.Option(metavar="SIZE", help="Maximum file size: 15 (MiB), 15MB, 500kB.")
+    ] = f"{MAX_FILE_SIZE // MIB}MiB",
     journal: Annotated[
         Path | None,
         typer.Option(
@@ -223,16 +221,20 @@ def load(
     143 terminated. After 5, 130 and 143 run the same command to resume.
     """
     from dify_kb.ingest import ScanRules
+    from dify_kb.ingest.pacing.rate_limit import Rate
 
     from .load_runner import LoadRunner
     from .log_file import open_log
+    from .metadata import convert_known_values
 
     command: CommandContext = context.obj
     rule = option_types.parse_process_rule(mode, chunk_size, chunk_overlap, separator)
     bounds = None if concurrency is None else option_types.parse_range("--concurrency", concurrency)
     values = option_types.parse_pairs("--metadata", metadata or ())
-    stalled = option_types.parse_duration("--stall-after", stall_after)
-    seconds = None if deadline is None else option_types.parse_duration("--deadline", deadline)
+    stalled = parse_duration(stall_after, "--stall-after")
+    seconds = None if deadline is None else parse_duration(deadline, "--deadline")
+    if rate is not None:
+        Rate.parse(rate)
     if replace == "swap" and wait == "accepted":  # before a dataset is created for it
         raise ConfigError(
             "--replace swap requires --wait indexed or verified.",
@@ -242,7 +244,7 @@ def load(
         include=include or ("*",),
         exclude=exclude or (),
         as_text=as_text or (),
-        max_file_size=max_file_size * MIB,
+        max_file_size=parse_size(max_file_size, "--max-file-size", default_unit=MIB),
     )
 
     async def start(client: AsyncClient, target: Dataset, arguments: LoadArguments) -> LoadReport:
@@ -253,7 +255,7 @@ def load(
             exclude=rules.exclude,
             as_text=rules.as_text,
             process_rule=rule,
-            metadata=values or None,
+            metadata=await convert_known_values(client, target, values) or None,
             on_existing=on_existing,
             wait=wait,
             checksum=checksum,

@@ -24,13 +24,15 @@ from dify_kb import (
 )
 from dify_kb.errors import ConfigError, KnowledgeError
 from dify_kb.ingest import LoadEvent, NamedSource, OnLoadEvent, ScanRules, Source, resolve_roots
+from dify_kb.ingest.progress import ProgressState
+from dify_kb.ingest.progress_display import ProgressDisplay, progress_display, show_nothing
 
-from . import dry_run, exit_codes, load_summary, output, progress
+from . import completion, dry_run, exit_codes, load_summary, output
+from .command_line import instruct_repetition
 from .ensure_dataset import ensure_dataset
 from .files_from import FilesFrom
 from .log_file import LoadLog
 from .option_types import Technique
-from .progress import ProgressState
 from .run_command import BROKEN_PIPE_EXIT, CommandContext, Interrupt, discard_output
 
 GRACE_NOTICE = "Finishing uploads in flight (up to 10 s); press Ctrl-C again to stop immediately."
@@ -65,7 +67,7 @@ class LoadRunner:
     _interrupt: Interrupt = field(factory=Interrupt, init=False)
     _state: ProgressState = field(factory=ProgressState, init=False)
     _refused: list[ItemResult] = field(factory=list, init=False)
-    _display: progress.ProgressDisplay = field(default=progress.show_nothing, init=False)
+    _display: ProgressDisplay = field(default=show_nothing, init=False)
     _log: LoadLog = field(init=False)
     _files_from: FilesFrom | None = field(default=None, init=False)
 
@@ -127,6 +129,7 @@ class LoadRunner:
                 return self._report_finished(
                     await dry_run.scan_source(source, self.rules, self._handle_event)
                 )
+            completion.remember_datasets(self.command.address, [target.name])
             if self.verifies and not self.command.quiet:
                 output.err.print(
                     "Verification costs one request per file sent and one per 100 documents of the"
@@ -134,8 +137,8 @@ class LoadRunner:
                 )
             arguments = LoadArguments(source=source, on_event=self._handle_event)
             quiet = self.command.quiet or self.dry_run
-            with progress.progress_display(
-                quiet=quiet, plain=self.command.verbose
+            with progress_display(
+                output.err, quiet=quiet, plain=self.command.verbose
             ) as self._display:
                 self._interrupt.on_interrupt = lambda: output.err.print(GRACE_NOTICE)
                 report = await self.start_load(client, target, arguments)
@@ -177,7 +180,11 @@ class LoadRunner:
         if self.command.json:
             output.print_json({"type": "report", **report.to_dict()})
         self._log.write("report", report.to_dict())
-        if not report.found and report.stopped is None and self._files_from is None:
+        if (
+            not report.found
+            and report.stopped in {None, StopReason.NO_FILES}
+            and self._files_from is None
+        ):
             places = ", ".join(output.escape(str(path)) for path in self.paths)
             raise KnowledgeError(
                 f"No files to load in {places}.",
@@ -210,8 +217,7 @@ class LoadRunner:
         output.err.print(f"next:  {self._resume_hint()}")
 
     def _resume_hint(self) -> str:
-        again = load_summary.format_command_line(self.command.invocation.arguments)
-        return f"Run this command to resume:\n       {again}"
+        return instruct_repetition("resume", self.command.invocation.arguments)
 
 
 def _folder_name(folder: Path) -> str:

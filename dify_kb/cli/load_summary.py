@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
 from dify_kb import ItemResult, LoadReport, Outcome, StopReason
+from dify_kb.config import MIB
+from dify_kb.ingest.progress import format_counts
 
 from . import output
 from .bulk import format_count
-from .option_types import MIB
+from .command_line import instruct_repetition, quote_word
 from .output import MAX_LISTED_FAILURES
-from .progress import format_counts
-
-_SECRET = frozenset({"--api-key", "--header", "--proxy"})
 
 _RETRY = "--retry-failed"
 
@@ -50,23 +48,6 @@ _REMEDIES: Mapping[StopReason, str] = {
 }
 
 
-def format_command_line(words: Sequence[str], *extra: str) -> str:
-    """Return the command line quoted for a shell; `…` replaces secrets."""
-    parts: list[str] = []
-    secret = False
-    for word in words:
-        option, equals, _ = word.partition("=")
-        if secret:
-            parts.append("…")
-        elif equals and option in _SECRET:
-            parts.append(f"{option}=…")
-        else:
-            parts.append(shlex.quote(word))
-        secret = not secret and word in _SECRET
-    extra = tuple(word for word in extra if word not in words)
-    return output.escape(" ".join(["dify-kb", *parts, *extra]))
-
-
 def print_summary(console: Console, report: LoadReport) -> None:
     """Print the counts by outcome, the reasons of skipped files, and the speed."""
     counts = {outcome: getattr(report, outcome) for outcome in Outcome}
@@ -98,7 +79,11 @@ def print_failures(console: Console, report: LoadReport, refused: Sequence[ItemR
     for result in itertools.islice(shown_results, min(failure_count, MAX_LISTED_FAILURES)):
         console.print(format_result(result))
     if failure_count > MAX_LISTED_FAILURES:
-        whole = f"`dify-kb journal show --failures {report.journal}`" if report.journal else ""
+        whole = (
+            f"`dify-kb journal show --failures {quote_word(str(report.journal))}`"
+            if report.journal
+            else ""
+        )
         console.print(
             f"  … and {failure_count - MAX_LISTED_FAILURES:,} more; {whole or '--json'} lists all."
         )
@@ -129,13 +114,13 @@ def next_step(report: LoadReport, words: Sequence[str]) -> str | None:
     if report or report.dry_run:
         return None
     retry = report.failed + report.stalled > 0
-    command = format_command_line(words, *([_RETRY] if retry else []))
+    extra = [_RETRY] if retry else []
     if report.stopped is None:
         purpose = "retry the failed files" if retry else "check the remaining files"
-        return f"Run this command to {purpose}:\n       {command}"
-    retries = " and retry the failed files" if retry else ""
-    instruction = f"{_REMEDIES[report.stopped]} Run this command to resume{retries}:".lstrip()
-    return f"{instruction}\n       {command}"
+        return instruct_repetition(purpose, words, *extra)
+    purpose = "resume and retry the failed files" if retry else "resume"
+    repetition = instruct_repetition(purpose, words, *extra)
+    return f"{_REMEDIES[report.stopped]} {repetition}".lstrip()
 
 
 def _format_reasons(counts: Mapping[str, int]) -> str:

@@ -11,6 +11,7 @@ from dify_kb.errors import ConfigError
 
 from . import bulk, name_lookup, option_types, output
 from .bulk import ChangeReporter
+from .list_options import LimitOption, RowOrder, SortOption
 from .name_lookup import ResourceRef
 from .option_types import (
     AllOption,
@@ -18,6 +19,7 @@ from .option_types import (
     DocumentArguments,
     DryRunOption,
     FilterOption,
+    MetadataOption,
     NamePatternOption,
     StatusOption,
     YesOption,
@@ -47,16 +49,19 @@ def list_(
         bool,
         typer.Option("--built-in", help="List the built-in fields, which the server fills in."),
     ] = False,
+    sort: SortOption = None,
+    limit: LimitOption = None,
 ) -> None:
     """List the metadata fields of a dataset.
 
     Prints the number of documents that have a value for each field.
     """
+    order = RowOrder(sort, limit)
 
     async def main(client: AsyncClient) -> None:
         target = await name_lookup.find_dataset(client, dataset)
         if built_in:
-            await output.print_rows(
+            await order.print_rows(
                 "built_in_field",
                 await client.metadata.built_in_fields(target),
                 {"name": _field_name, "type": lambda row: row.type},
@@ -64,7 +69,7 @@ def list_(
             )
             return
         response = await client.metadata.list(target)
-        await output.print_rows(
+        await order.print_rows(
             "metadata_field",
             response.doc_metadata,
             {
@@ -195,11 +200,8 @@ def built_in(
 def assign(
     context: typer.Context,
     dataset: DatasetOption,
-    set_: Annotated[
-        list[str],
-        typer.Option("--set", metavar="FIELD=VALUE", help="Metadata value to set; repeatable."),
-    ],
     names: DocumentArguments = None,
+    pairs: MetadataOption = None,
     name: NamePatternOption = None,
     status: StatusOption = None,
     filter_: FilterOption = None,
@@ -214,14 +216,16 @@ def assign(
     from . import document_selection
 
     selection = document_selection.parse_selection(names, name, status, filter_, everything=all_)
-    assignments = parse_assignments(set_)
+    assignments = option_types.parse_pairs("--metadata", pairs or ())
+    if not assignments:
+        raise ConfigError("Missing option --metadata.", hint="Pass --metadata FIELD=VALUE.")
 
     async def main(client: AsyncClient) -> int:
         target = await name_lookup.find_dataset(client, dataset)
         fields = (await client.metadata.list(target)).doc_metadata
         values = convert_values(assignments, fields, target)
         things = await document_selection.select_documents(client, target, selection)
-        reporter = bulk.ChangeReporter("document", "labelled", json=is_json_output(context))
+        reporter = bulk.ChangeReporter("document", "updated", json=is_json_output(context))
         if dry_run:
             return reporter.report_dry_run(things)
         if not things:
@@ -257,23 +261,8 @@ def _print_field(context: typer.Context, field: MetadataField) -> None:
 Value = str | float | datetime
 
 
-def parse_assignments(texts: Sequence[str]) -> Mapping[str, str]:
-    """Parse `FIELD=VALUE` texts.
-
-    Raises:
-        ConfigError: a text is not of this form.
-    """
-    assignments: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name.strip() and equals):
-            raise ConfigError(f"Invalid pair {text!r} for --set.", hint="Expected FIELD=VALUE.")
-        assignments[name.strip()] = value.strip()
-    return assignments
-
-
 def convert_values(
-    assignments: Mapping[str, str], fields: Sequence[MetadataField], target: Dataset
+    assignments: Mapping[str, str | int | float], fields: Sequence[MetadataField], target: Dataset
 ) -> Mapping[str, Value]:
     """Convert each value to the type of its field.
 
@@ -284,10 +273,29 @@ def convert_values(
         ConfigError: a value cannot be converted.
     """
     values: dict[str, Value] = {}
-    for name, text in assignments.items():
+    for name, value in assignments.items():
         field = select_field(fields, name, target)
-        values[field.name] = _parse_field_value(field, text)
+        values[field.name] = parse_field_value(field, value)
     return values
+
+
+async def convert_known_values(
+    client: AsyncClient, target: Dataset, values: Mapping[str, str | int | float]
+) -> Mapping[str, Value]:
+    """Convert each value to the type of its field; values of missing fields stay as they are.
+
+    Costs one request if there are texts.
+
+    Raises:
+        ConfigError: a value cannot be converted.
+    """
+    if not any(isinstance(value, str) for value in values.values()):
+        return values
+    fields = {field.name: field for field in (await client.metadata.list(target)).doc_metadata}
+    return {
+        name: parse_field_value(fields[name], value) if name in fields else value
+        for name, value in values.items()
+    }
 
 
 def select_field(
@@ -328,9 +336,18 @@ def report_assignments(
     return code
 
 
-def _parse_field_value(field: MetadataField, text: str) -> Value:
+def parse_field_value(field: MetadataField, text: str | float) -> Value:
+    """Convert a text to the type of its field; a number is left as it is.
+
+    Raises:
+        ConfigError: the value does not fit the type.
+    """
+    if not isinstance(text, str):
+        field.make_value(text)
+        return text
     if field.type == dify_kb.MetadataType.STRING:
         return text
+    text = text.strip()
     number = option_types.parse_number(text)
     if number is not None:
         return number

@@ -10,6 +10,7 @@ import dify_kb
 from dify_kb.errors import KnowledgeError
 
 from . import name_lookup, option_types, output
+from .list_options import LimitOption, RowOrder, SortOption
 from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
@@ -46,27 +47,25 @@ class ModelOffer:
 
 
 @models.command("list")
-def list_(context: typer.Context, type_: ModelTypesOption = None) -> None:
-    """List models by the names that `--embedding` accepts.
-
-    With --json one line per provider.
-    """
+def list_(
+    context: typer.Context,
+    type_: ModelTypesOption = None,
+    sort: SortOption = None,
+    limit: LimitOption = None,
+) -> None:
+    """List models by the names that `--embedding` accepts."""
+    order = RowOrder(sort, limit)
 
     async def main(client: AsyncClient) -> None:
-        offers = await _list_offers(client, type_)
-        if is_json_output(context):
-            for provider in {id(offer.provider): offer.provider for offer in offers}.values():
-                output.print_model("provider", provider)
-            return
-        await output.print_rows(
+        await order.print_rows(
             "model",
-            offers,
+            await _list_offers(client, type_),
             {
                 "model": lambda row: row.name,
                 "type": lambda row: row.kind,
                 "status": lambda row: row.model.status,
             },
-            json=False,
+            json=is_json_output(context),
         )
 
     run_with_client(context, main)

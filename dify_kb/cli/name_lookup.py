@@ -78,8 +78,11 @@ def parse_ids(noun: str, ids: Sequence[str]) -> Sequence[ResourceRef]:
     return [ResourceRef(text) for text in dict.fromkeys(ids)]
 
 
-async def find_dataset(client: AsyncClient, name_or_id: str) -> Dataset:
+async def find_dataset(client: AsyncClient, name_or_id: str, *, alternative: str = "") -> Dataset:
     """Fetch a dataset by name or id. An id costs one request.
+
+    Args:
+        alternative: what else to do if the dataset does not exist, for the hint.
 
     Raises:
         KnowledgeError: the dataset does not exist, or its name is not unique.
@@ -90,8 +93,7 @@ async def find_dataset(client: AsyncClient, name_or_id: str) -> Dataset:
             "dataset",
             name_or_id,
             await _collect_names(client.datasets.iter(include_all=True)),
-            "Run `dify-kb datasets list` to see all datasets, or `dify-kb load --create` to create"
-            " one.",
+            f"Run `dify-kb datasets list` to see all datasets{alternative}.",
         )
     return matches
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import dify_kb
+from dify_kb import profiles
 from dify_kb.errors import ConfigError
+
+from . import completion
 
 if TYPE_CHECKING:
     from dify_kb import ProcessRule
-
-MIB = 2**20
 
 Technique = Literal["economy", "high_quality"]
 
@@ -56,25 +58,16 @@ def format_choices(choices: type[StrEnum]) -> str:
     return f"<{'|'.join(choices)}>"
 
 
-_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(s|m|min|h|d)?")
+MAX_CONCURRENCY = 1000
+"""The largest number of concurrent requests."""
 
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+MIN_CHUNK_SIZE, MAX_CHUNK_SIZE = 50, 4000
+"""The chunk sizes in characters that servers accept, as in `dify_kb.models.process_rule`."""
 
-
-def parse_duration(option: str, text: str) -> float:
-    """Parse a duration into seconds: `90`, `90s`, `30m`, `2h`, `1d`.
-
-    Raises:
-        ConfigError: the text is not a duration.
-    """
-    match = _DURATION.fullmatch(text.strip().lower())
-    if match is None:
-        raise ConfigError(
-            f"Invalid duration {text!r} for {option}.", hint="Expected 90, 90s, 30m, 2h or 1d."
-        )
-    return float(match[1]) * _UNITS[match[2] or ""]
+MAX_NUMBER = 1e300
+"""The largest number of a metadata value; JSON readers turn larger ones into infinity."""
 
 
 def parse_path(text: str) -> Path:
@@ -91,9 +84,10 @@ def parse_path(text: str) -> Path:
 def parse_number(text: str) -> int | float | None:
     """Parse a number: `2024`, `2.5`; None if the text is not a number."""
     try:
-        return int(text) if text.lstrip("-").isdecimal() else float(text)
+        number = int(text) if text.lstrip("-").isdecimal() else float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def parse_time(what: str, text: str) -> datetime:
@@ -120,21 +114,21 @@ def parse_range(option: str, text: str) -> int | tuple[int, int]:
     """
     match = _RANGE.fullmatch(text.strip())
     low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not 1 <= low <= high:
+    if not 1 <= low <= high <= MAX_CONCURRENCY:
         raise ConfigError(
             f"Invalid value {text!r} for {option}.",
-            hint="Expected a number of at least 1, or a range like 2-16.",
+            hint=f"Expected a number from 1 to {MAX_CONCURRENCY}, or a range like 2-16.",
         )
     return (low, high) if match and match[2] else low
 
 
-def parse_pairs(option: str, pairs: Sequence[str]) -> dict[str, object]:
-    """Parse pairs of a name and a text (`team=infra`) or a number (`year:=2024`).
+def parse_pairs(option: str, pairs: Sequence[str]) -> dict[str, str | int | float]:
+    """Parse pairs of a name and a text (`team=infra`) or JSON (`year:=2024`).
 
     Raises:
         ConfigError: a pair is malformed, or a name is given twice.
     """
-    read: dict[str, object] = {}
+    read: dict[str, str | int | float] = {}
     for pair in pairs:
         name, value = _parse_pair(option, pair)
         if name in read:
@@ -145,34 +139,98 @@ def parse_pairs(option: str, pairs: Sequence[str]) -> dict[str, object]:
 
 def _parse_pair(option: str, pair: str) -> tuple[str, str | int | float]:
     name, equals, text = pair.partition("=")
-    numeric = name.endswith(":")
+    is_json = name.endswith(":")
     name = name.removesuffix(":").strip()
     if not equals or not name:
         raise ConfigError(
-            f"Invalid pair {pair!r} for {option}.", hint="Expected NAME=TEXT or NAME:=NUMBER."
+            f"Invalid pair {pair!r} for {option}.",
+            hint="Expected NAME=TEXT, or NAME:=JSON for a number.",
         )
-    return name, _parse_json_number(option, name, text) if numeric else text
+    return name, _parse_json_value(option, name, text) if is_json else text
 
 
-def _parse_json_number(option: str, name: str, text: str) -> int | float:
+def _parse_json_value(option: str, name: str, text: str) -> str | int | float:
     try:
-        value = json.loads(text, parse_constant=lambda _: None)
+        value: object = json.loads(text, parse_constant=lambda _: None)
     except ValueError:
         value = None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(
-            f"Invalid number {text!r} for {name!r} ({option}).",
-            hint=f"Write {name}={text} to set a text.",
-        )
-    return value
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER:
+        return value
+    raise ConfigError(
+        f"Invalid JSON {text!r} for {name!r} ({option}): expected a number or a string.",
+        hint=f"Write {name}={text} to set a text.",
+    )
 
 
 DocumentStatusName = Literal[
     "queuing", "indexing", "paused", "error", "available", "disabled", "archived"
 ]
 
+
+def select_dataset(context: typer.Context, value: str) -> str:
+    """Return a dataset without its profile, which is selected: `Handbook` for `prod:Handbook`.
+
+    A text before a colon that is not the name of a profile is part of the dataset's name. An empty
+    value is the default dataset of the profile.
+
+    Raises:
+        ConfigError: there is no dataset, or the profile cannot be used.
+    """
+    if context.resilient_parsing:
+        return value
+    name, colon, dataset = value.partition(":")
+    if colon and name in profiles.read_profiles().profiles:
+        context.obj.select_profile(name)
+    else:
+        dataset = value
+    if not dataset:
+        profile = context.obj.find_profile()
+        dataset = (profile and profile.dataset) or ""
+    if not dataset:
+        raise ConfigError(
+            "Missing option --dataset.",
+            hint=f"Pass --dataset NAME, or set {DATASET_VARIABLE} or the dataset of a profile.",
+        )
+    context.obj.invocation.dataset = dataset
+    return dataset
+
+
+def select_optional_dataset(context: typer.Context, value: str | None) -> str | None:
+    """Return the dataset without its profile, or None if no dataset is given."""
+    return None if value is None else select_dataset(context, value)
+
+
+def select_datasets(context: typer.Context, values: list[str] | None) -> list[str] | None:
+    """Return datasets without their profile, which is selected; it must be the same for all."""
+    return None if values is None else [select_dataset(context, value) for value in values]
+
+
+DATASET_VARIABLE = "DIFY_DATASET"
+
 DatasetOption = Annotated[
-    str, typer.Option("--dataset", metavar="NAME|ID", help="Name or id of the dataset.")
+    str,
+    typer.Option(
+        "--dataset",
+        "-d",
+        metavar="NAME|ID",
+        help="Name or id of the dataset, or PROFILE:NAME.",
+        envvar=DATASET_VARIABLE,
+        default_factory=str,
+        show_default=False,
+        callback=select_dataset,
+        autocompletion=completion.complete_dataset,
+    ),
+]
+DatasetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|ID",
+        help="Name or id of the dataset, or PROFILE:NAME.",
+        callback=select_dataset,
+        autocompletion=completion.complete_dataset,
+    ),
 ]
 DocumentOption = Annotated[
     str, typer.Option("--document", metavar="NAME|ID", help="Name or id of the document.")
@@ -192,7 +250,7 @@ FilterOption = Annotated[
     list[str] | None,
     typer.Option(
         "--filter",
-        metavar="CONDITION",
+        metavar="COND",
         help="Only documents whose metadata matches, e.g. 'year >= 2024'; repeatable (all must"
         " match).",
     ),
@@ -202,13 +260,27 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Change nothing; print what would be done.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without confirmation.")]
+ContainsOption = Annotated[
+    str | None, typer.Option("--contains", metavar="TEXT", help="Only chunks with this text.")
+]
 HostOption = Annotated[
     str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 for all interfaces.")
 ]
 PortOption = Annotated[
-    int, typer.Option(metavar="PORT", help="Port to listen on; 0 chooses a free port.")
+    int,
+    typer.Option(
+        metavar="PORT", min=0, max=65535, help="Port to listen on; 0 chooses a free port."
+    ),
 ]
-
+MetadataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metadata",
+        metavar="K=V",
+        help="Metadata value to set, converted to the type of its field; K:=JSON sets a number in a"
+        " new field; repeatable.",
+    ),
+]
 
 ChunkingMode = Literal["automatic", "custom"]
 
@@ -232,6 +304,11 @@ def parse_process_rule(
     if mode is None and not custom:
         return None
     size = 500 if size is None else size
+    if overlap is not None and overlap >= size:
+        raise ConfigError(
+            f"--chunk-overlap {overlap} is not less than --chunk-size {size}.",
+            hint=f"Pass 0 to {size - 1}.",
+        )
     return dify_kb.ProcessRule.custom(
         max_tokens=size,
         chunk_overlap=min(50, size // 10) if overlap is None else overlap,

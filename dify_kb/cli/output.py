@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dify_kb.errors import KnowledgeError
+from dify_kb.errors import escape_text as escape
 
 T = TypeVar("T")
 
@@ -33,12 +34,6 @@ MAX_LISTED_FAILURES = 20
 
 out = Console(soft_wrap=True, highlight=False, markup=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-
-
-def escape(text: str) -> str:
-    """Escape what a terminal cannot show: control characters, undecodable bytes of file names."""
-    text = text.encode(errors="backslashreplace").decode()
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def dump_json(value: Mapping[str, object]) -> str:
@@ -92,17 +87,18 @@ async def print_rows(
     The table omits columns without values.
     """
     if not json:
-        listed = [row async for row in _iterate(found)]
+        listed = [row async for row in iterate(found)]
         cells = {name: [read(row) for row in listed] for name, read in columns.items()}
         # Empty columns would leave less width for names.
         kept = {name: cells for name, cells in cells.items() if {*cells} != {None}}
         print_table(tuple(kept), zip(*kept.values(), strict=True))
         return
-    async for row in _iterate(found):
+    async for row in iterate(found):
         print_model(kind, row)
 
 
-async def _iterate(found: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
+async def iterate(found: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
+    """Iterate over an iterable of either kind."""
     if isinstance(found, AsyncIterable):
         async for row in found:
             yield row

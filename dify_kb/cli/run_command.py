@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import typer
-from attrs import define, field, frozen
+from attrs import define, field
 
 import dify_kb
+from dify_kb import profiles
+from dify_kb.errors import ConfigError
 
 from . import output
 
@@ -23,11 +25,12 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from dify_kb import AsyncClient, AttemptEvent, Policy
+    from dify_kb.profiles import Profile
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class Invocation:
-    """The command line of the program, and the client policy of tests."""
+    """The command line of the program, the server that it selects, and the policy of tests."""
 
     arguments: Sequence[str]
     """The command line without the program's name."""
@@ -35,8 +38,14 @@ class Invocation:
     policy: Policy | None = None
     """The client's policy; None for the default."""
 
+    profile: str | None = None
+    """The profile of --profile, or of a dataset like `prod:Handbook`."""
 
-@frozen(kw_only=True)
+    dataset: str = ""
+    """The last dataset of the command line, without its profile."""
+
+
+@define(kw_only=True)
 class CommandContext:
     """The global options of the program, for its commands."""
 
@@ -57,10 +66,17 @@ class CommandContext:
         on_event: Callable[[AttemptEvent], None] | None = None,
         concurrency: int | None = None,
     ) -> AsyncClient:
-        """Create a client with the global options; it is not open yet."""
+        """Create a client with the global options; it is not open yet.
+
+        Runs the `key_command` of the profile.
+
+        Raises:
+            ConfigError: the profile, the address or the key is missing or invalid.
+        """
+        profile = self.find_profile()
         return dify_kb.AsyncClient(
-            self.url,
-            self.api_key,
+            self.url if profile is None else profile.url,
+            self.api_key or (None if profile is None else profile.read_key()),
             headers=self.headers,
             proxy=self.proxy,
             trust_env=self.trust_env,
@@ -68,6 +84,42 @@ class CommandContext:
             policy=self.invocation.policy,
             on_event=on_event,
             concurrency=concurrency,
+        )
+
+    def find_profile(self) -> Profile | None:
+        """Return the profile that has the address of the server; None without one.
+
+        Raises:
+            ConfigError: the profile does not exist, or the configuration file is invalid.
+        """
+        return None if self.url else profiles.find_profile(self.invocation.profile)
+
+    def select_profile(self, name: str) -> None:
+        """Use a profile for this command.
+
+        Raises:
+            ConfigError: --url or another profile is given.
+        """
+        if self.url:
+            raise ConfigError(
+                f"Profile {name!r} and --url cannot be combined.",
+                hint="Remove --url, or pass the dataset without the profile.",
+            )
+        if self.invocation.profile not in {None, name}:
+            raise ConfigError(
+                f"Profiles {self.invocation.profile!r} and {name!r} cannot be combined.",
+                hint="A command uses one server; pass one profile.",
+            )
+        self.invocation.profile = name
+
+    @property
+    def address(self) -> str | None:
+        """The address of the server as it is configured; None if it is not."""
+        profile = self.find_profile()
+        return (
+            (self.url or os.environ.get("DIFY_BASE_URL") or None)
+            if profile is None
+            else profile.url
         )
 
     def run(

@@ -42,8 +42,7 @@ def stats(
             "--dataset",
             "-d",
             metavar="NAME|ID",
-            help="Name or id of the dataset, also as PROFILE:NAME; repeatable. Default: all"
-            " datasets.",
+            help="Name or id of the dataset, or PROFILE:NAME; repeatable. Default: all datasets.",
             callback=option_types.select_datasets,
             autocompletion=completion.complete_dataset,
         ),

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import bulk, name_lookup, output
+from . import bulk, completion, name_lookup, option_types, output
+from .list_options import LimitOption, RowOrder, SortOption
 from .name_lookup import ResourceRef
 from .option_types import DatasetOption, YesOption
 from .run_command import is_json_output, run_with_client
@@ -29,20 +30,28 @@ def list_(
     dataset: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|ID", help="Name or id of the dataset; default: tags of all datasets."
+            "--dataset",
+            "-d",
+            metavar="NAME|ID",
+            help="Name or id of the dataset, or PROFILE:NAME; default: tags of all datasets.",
+            callback=option_types.select_optional_dataset,
+            autocompletion=completion.complete_dataset,
         ),
     ] = None,
+    sort: SortOption = None,
+    limit: LimitOption = None,
 ) -> None:
     """List tags, newest first."""
+    order = RowOrder(sort, limit)
 
     async def main(client: AsyncClient) -> None:
         if dataset is not None:
             target = await name_lookup.find_dataset(client, dataset)
             matches = (await client.tags.list_for_dataset(target)).data
             columns = {"name": lambda row: row.name, "id": lambda row: row.id}
-            await output.print_rows("tag", matches, columns, json=is_json_output(context))
+            await order.print_rows("tag", matches, columns, json=is_json_output(context))
             return
-        await output.print_rows(
+        await order.print_rows(
             "tag",
             await client.tags.list(),
             {

@@ -71,7 +71,7 @@ def test_bench_prints_its_load_and_results(cli: Cli, emulator: Emulator, tmp_pat
 
 @pytest.mark.usefixtures("tiny_plan")
 def test_bench_json_is_one_line(cli: Cli, docs: Path) -> None:
-    arguments = ("--json", "-q", "bench", "--quick", "--max-concurrency", "2")
+    arguments = ("--json", "-q", "bench", "--quick", "--concurrency", "2")
     code, out, _ = cli(*arguments, "--technique", "economy", "--corpus", str(docs))
 
     assert code == 0

@@ -9,7 +9,7 @@ import pytest
 from cli_runner import Cli, parse_error, parse_json_lines
 
 from dify_kb.cli import app
-from dify_kb.cli.app import hoist_program_options
+from dify_kb.cli.command_line import hoist_program_options
 from dify_kb.emulator import Emulator
 
 COMMANDS = [
@@ -160,7 +160,12 @@ def test_doctor_reports_each_check(cli: Cli) -> None:
             "Invalid server address",
             "https://",
         ),
-        (["load", "{docs}", "--dataset", "d", "--chunk-size", "9"], 2, "max_tokens", "50 to 4000"),
+        (
+            ["load", "{docs}", "-d", "d", "--chunk-size", "60", "--chunk-overlap", "60"],
+            2,
+            "--chunk-overlap 60",
+            "0 to 59",
+        ),
         (
             ["load", "{docs}", "--dataset", "d", "--create", "--include", "["],
             1,

@@ -39,8 +39,26 @@ def test_documents_are_selected_by_metadata(cli: Cli, emulator: Emulator) -> Non
     create_dataset_with_documents(emulator, "old.txt", "new.txt", "none.txt")
     cli("metadata", "create", *WHERE, "year", "--type", "number")
     cli("metadata", "create", *WHERE, "team")
-    cli("metadata", "assign", *WHERE, "old.txt", "--set", "year=2019", "--set", "team=infra")
-    cli("metadata", "assign", *WHERE, "new.txt", "--set", "year=2024", "--set", "team=infra")
+    cli(
+        "metadata",
+        "assign",
+        *WHERE,
+        "old.txt",
+        "--metadata",
+        "year=2019",
+        "--metadata",
+        "team=infra",
+    )
+    cli(
+        "metadata",
+        "assign",
+        *WHERE,
+        "new.txt",
+        "--metadata",
+        "year=2024",
+        "--metadata",
+        "team=infra",
+    )
 
     def chosen(*conditions: str) -> set[str]:
         options = [part for condition in conditions for part in ("--filter", condition)]
@@ -57,8 +75,8 @@ def test_documents_are_selected_by_metadata(cli: Cli, emulator: Emulator) -> Non
 def test_documents_are_selected_by_date(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt", "b.txt")
     cli("metadata", "create", *WHERE, "due", "--type", "time")
-    cli("metadata", "assign", *WHERE, "a.txt", "--set", "due=2024-12-31")
-    cli("metadata", "assign", *WHERE, "b.txt", "--set", "due=2026-12-31")
+    cli("metadata", "assign", *WHERE, "a.txt", "--metadata", "due=2024-12-31")
+    cli("metadata", "assign", *WHERE, "b.txt", "--metadata", "due=2026-12-31")
 
     code, _, _ = cli("documents", "delete", *WHERE, "--filter", "due before 2025-01-01")
 

@@ -91,7 +91,7 @@ def test_check_of_a_failing_server_exits_1_with_a_remedy(cli: Cli) -> None:
         (["check", "http://a", "--api-key", "k"], "Missing option --knowledge-id."),
         (["check", "a", "--api-key", "k", "--knowledge-id", "i"], "Invalid endpoint 'a'."),
         (["serve", "/missing/folder", "--port", "0"], "Cannot serve folder /missing/folder"),
-        (["serve", ".", "--port", "0", "--index", "pyproject.toml"], "not the index of a folder"),
+        (["serve", ".", "--port", "0", "--db", "pyproject.toml"], "not the index of a folder"),
     ],
 )
 def test_expected_errors_print_two_lines(cli: Cli, arguments: list[str], told: str) -> None:
@@ -106,7 +106,7 @@ def test_port_in_use_is_an_error(docs: Path, tmp_path: Path, cli: Cli) -> None:
     with served(docs) as told:
         port = told["url"].rpartition(":")[2]
         index = str(tmp_path / "index.db")
-        code, _, err = cli("external", "serve", str(docs), "--port", port, "--index", index)
+        code, _, err = cli("external", "serve", str(docs), "--port", port, "--db", index)
 
     assert code == 2
     assert f"Port {port} on 127.0.0.1 is already in use." in err

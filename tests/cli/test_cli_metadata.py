@@ -23,10 +23,10 @@ def test_values_are_converted_to_the_field_type(cli: Cli, emulator: Emulator) ->
     for name, kind in (("year", "number"), ("seen", "time"), ("team", "string")):
         cli("metadata", "create", *WHERE, name, "--type", kind)
 
-    sets = ["--set", "year=2024", "--set", "seen=2024-12-31", "--set", "team=7"]
+    sets = ["--metadata", "year=2024", "--metadata", "seen=2024-12-31", "--metadata", "team=7"]
     code, out, err = cli("metadata", "assign", *WHERE, "--name", "*.txt", *sets)
 
-    assert (code, err) == (0, "2 documents labelled.\n")
+    assert (code, err) == (0, "2 documents updated.\n")
     assert len(out.splitlines()) == 2
     _, out, _ = cli("documents", "show", *WHERE, "a.txt", "--json")
     values = {entry["name"]: entry["value"] for entry in parse_json_lines(out)[0]["doc_metadata"]}
@@ -38,7 +38,7 @@ def test_values_are_converted_to_the_field_type(cli: Cli, emulator: Emulator) ->
     [
         ("year=soon", 2, "Invalid value 'soon' for field 'year' of type number."),
         ("seen=soon", 2, "Invalid time 'soon' for field 'seen' of type time."),
-        ("year", 2, "Invalid pair 'year' for --set."),
+        ("year", 2, "Invalid pair 'year' for --metadata."),
         ("yaer=2024", 1, "Metadata field not found: 'yaer'."),
     ],
 )
@@ -49,7 +49,7 @@ def test_values_of_a_wrong_type_are_errors(
     cli("metadata", "create", *WHERE, "year", "--type", "number")
     cli("metadata", "create", *WHERE, "seen", "--type", "time")
 
-    met, _, err = cli("metadata", "assign", *WHERE, "--all", "--set", given)
+    met, _, err = cli("metadata", "assign", *WHERE, "--all", "--metadata", given)
 
     assert (met, parse_error(err)[0]) == (code, what)
     assert "metadata.assign" not in called_endpoints(emulator)
@@ -59,7 +59,9 @@ def test_documents_without_assigned_values_are_reported(cli: Cli, emulator: Emul
     create_dataset_with_documents(emulator, "a.txt")
     cli("metadata", "create", *WHERE, "year", "--type", "number")
 
-    code, out, _ = cli("metadata", "assign", *WHERE, "a.txt", NOBODY, "--set", "year=1", "--json")
+    code, out, _ = cli(
+        "metadata", "assign", *WHERE, "a.txt", NOBODY, "--metadata", "year=1", "--json"
+    )
 
     assert code == 3
-    assert [row["type"] for row in parse_json_lines(out)] == ["labelled", "failed"]
+    assert [row["type"] for row in parse_json_lines(out)] == ["updated", "failed"]

@@ -7,7 +7,8 @@ from cli_runner import Cli
 
 from dify_kb import ModelType, SegmentStatus
 from dify_kb.cli import option_types
-from dify_kb.cli.load_summary import format_command_line
+from dify_kb.cli.command_line import format_command_line
+from dify_kb.config import parse_duration
 from dify_kb.emulator import Emulator
 from dify_kb.errors import ConfigError
 from dify_kb.ingest import OnError, OnExisting, Replace, Wait
@@ -19,13 +20,13 @@ from dify_kb.ingest.journal import JournalState
     [("90", 90), ("90s", 90), ("1.5m", 90), ("30 min", 1800), ("2H", 7200), ("1d", 86400)],
 )
 def test_durations_are_parsed(text: str, seconds: float) -> None:
-    assert option_types.parse_duration("--deadline", text) == seconds
+    assert parse_duration(text, "--deadline") == seconds
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "5 weeks", "1h30", "inf", "nan"])
 def test_invalid_duration_is_an_error(text: str) -> None:
     with pytest.raises(ConfigError, match="--deadline"):
-        option_types.parse_duration("--deadline", text)
+        parse_duration(text, "--deadline")
 
 
 def test_numbers_and_ranges_are_parsed() -> None:

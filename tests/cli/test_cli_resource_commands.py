@@ -150,7 +150,14 @@ def test_times_are_shown_as_dates(cli: Cli, emulator: Emulator) -> None:
     cli("metadata", "create", "--dataset", "base", "due", "--type", "time")
     cli("metadata", "create", "--dataset", "base", "seen", "--type", "time")
     cli("metadata", "create", "--dataset", "base", "year", "--type", "number")
-    sets = ["--set", "due=2024-12-31T12:00", "--set", "seen=1e30", "--set", "year=2024"]
+    sets = [
+        "--metadata",
+        "due=2024-12-31T12:00",
+        "--metadata",
+        "seen=1e30",
+        "--metadata",
+        "year=2024",
+    ]
     cli("metadata", "assign", "--dataset", "base", "a.txt", *sets)
 
     _, out, _ = cli("documents", "show", "--dataset", "base", "a.txt")
@@ -191,7 +198,7 @@ def test_field_create_show_update_delete(cli: Cli, emulator: Emulator) -> None:
     assert made.keys() == model_field_names(MetadataField)
     assert made["type"] == "number", "the model's own type"
     assert cli("metadata", "update", *where, "year", "jahr")[0] == 0
-    assert cli("metadata", "assign", *where, "a.txt", "--set", "jahr=2024")[0] == 0
+    assert cli("metadata", "assign", *where, "a.txt", "--metadata", "jahr=2024")[0] == 0
     _, out, _ = cli("metadata", "show", *where, made["id"], "--json")
     assert (parse_json_lines(out)[0]["name"], parse_json_lines(out)[0]["count"]) == ("jahr", 1)
     assert cli("metadata", "built-in", *where, "enable")[0] == 0

@@ -43,7 +43,7 @@ def test_segment_create_show_update_delete(cli: Cli, emulator: Emulator) -> None
     assert cli("segments", "delete", *where, two, three)[0] == 2
     assert cli("segments", "delete", *where, two, three, "--yes")[0] == 0
     _, out, _ = cli("segments", "list", *where)
-    assert [line.split()[0] for line in out.splitlines()] == ["#", "1"]
+    assert [line.split()[0] for line in out.splitlines()] == ["position", "1"]
 
 
 def test_listed_segments_can_be_appended_to_another_document(
