@@ -1,31 +1,23 @@
-"""Decode recorded responses of four server versions.
-
-Each file of `data` contains the unchanged responses of one version to the operations of the
-catalog, without near-identical repetitions.
-"""
+"""Decode recorded responses of four server versions."""
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import attrs
 import pytest
+from recorded_exchanges import NO_FIELD, VERSIONS, is_same, load_exchanges
 
 import dify_kb
 from dify_kb.errors import ApiError
 from dify_kb.models import UNSET
 from dify_kb.wire import catalog, codec
-from dify_kb.wire.decode_response import Response, decode_response
-from dify_kb.wire.endpoint import NOTHING, Call, Endpoint
+from dify_kb.wire.decode_response import decode_response
+from dify_kb.wire.endpoint import NOTHING
 
-VERSIONS = ("1.4.3", "1.8.1", "1.12.1", "1.14.2")
-TABLE = Path(__file__).parents[1] / "data" / "endpoints.json"
 NEVER_RECORDED = frozenset(
     {"pipeline.datasource_plugins", "pipeline.run_datasource", "pipeline.run"}
 )
@@ -48,12 +40,6 @@ NOT_ANSWERED: Mapping[str, frozenset[str]] = {
 }
 """Operations that a version lacks, or that never succeed on it."""
 
-NO_FIELD = "660-meta-rename-unknown"
-"""A response that is not a success, but is 200 up to 1.12.1: a field of nulls."""
-
-NUMBERS_AS_TEXT = frozenset({"binding_count"})
-"""Fields that 1.8.1 sends as strings and the models convert to numbers."""
-
 CLASSES: Mapping[int, set[type[ApiError]]] = {
     400: {dify_kb.BadRequestError},
     401: {dify_kb.UnauthorizedError},
@@ -65,83 +51,6 @@ CLASSES: Mapping[int, set[type[ApiError]]] = {
     415: {dify_kb.UnsupportedTypeError},
     500: {dify_kb.ServerError},
 }
-
-
-@attrs.frozen
-class Exchange:
-    """A recorded response and its operation."""
-
-    case: str
-    call: Call[object]
-    reply: Response
-    parsed: object
-
-    @property
-    def success(self) -> bool:
-        return self.reply.status < 300
-
-
-@functools.cache
-def build_routes() -> Sequence[tuple[str, str, Endpoint[object, object]]]:
-    """Return all routes of all operations: current, legacy, and the aliases of both."""
-    rows = json.loads(TABLE.read_text("utf-8"))
-    found: list[tuple[str, str, Endpoint[object, object]]] = []
-    for endpoint in catalog.ENDPOINTS:
-        older = endpoint.legacy
-        ways = [(endpoint.method, endpoint.path)]
-        ways += [(older.method, older.path)] if older else []
-        aliases = [
-            (alias["method"], alias["path"])
-            for row in rows
-            if (row["method"], row["path"]) in ways
-            for alias in row["aliases"]
-        ]
-        operation = cast("Endpoint[object, object]", endpoint)
-        found += [(*way, operation) for way in dict.fromkeys(ways + aliases)]
-    return sorted(found, key=lambda route: route[1].count("{"))
-
-
-def find_endpoint(method: str, path: str) -> Endpoint[object, object]:
-    return next(
-        endpoint
-        for its_method, its_path, endpoint in build_routes()
-        if its_method == method and re.fullmatch(re.sub(r"{\w+}", "[^/]+", its_path), path)
-    )
-
-
-def parse_exchange(line: str) -> Exchange:
-    row = json.loads(line)
-    body = json.dumps(row["body"]) if row["kind"] == "json" else row["body"] or ""
-    return Exchange(
-        case=row["case"],
-        call=Call(find_endpoint(row["method"], row["path"]), row["path"], None),
-        reply=Response(row["status"], row["headers"], body.encode()),
-        parsed=row["body"],
-    )
-
-
-@functools.cache
-def load_exchanges(version: str) -> Sequence[Exchange]:
-    text = Path(__file__).with_name("data").joinpath(f"{version}.jsonl").read_text("utf-8")
-    return [parse_exchange(line) for line in text.splitlines()]
-
-
-def is_same(encoded: object, recorded: object, name: str = "") -> bool:
-    """Return whether two values are equal, ignoring nulls of missing fields and numbers as text."""
-    if isinstance(encoded, Mapping) and isinstance(recorded, Mapping):
-        added = encoded.keys() - recorded.keys()
-        return (
-            recorded.keys() <= encoded.keys()
-            and all(encoded[name] is None for name in added)
-            and all(is_same(encoded[name], value, name) for name, value in recorded.items())
-        )
-    if isinstance(encoded, list | tuple) and isinstance(recorded, list):
-        return len(encoded) == len(recorded) and all(map(is_same, encoded, recorded))
-    if name in NUMBERS_AS_TEXT and isinstance(recorded, str):
-        return str(encoded) == recorded
-    if name == "created_at" and isinstance(recorded, str):  # of a file for pipelines
-        return encoded == datetime.fromisoformat(recorded).replace(tzinfo=UTC).timestamp()
-    return encoded == recorded
 
 
 def list_fields(model: object) -> set[str]:
