@@ -12,6 +12,10 @@ from dify_kb import AsyncClient, Policy
 from dify_kb.cli import run
 from dify_kb.emulator import Emulator
 
+# The processes that the tests start use cached bytecode, like those of users.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 @pytest.fixture(autouse=True)
 def _user_folders_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
