@@ -141,6 +141,7 @@ class ClientMethods:
         retry_failed: bool = False,
         errors: OnError = "collect",
         dry_run: bool = False,
+        progress: bool = False,
         on_event: OnLoadEvent | None = None,
     ) -> LoadReport:
         """Load files into a knowledge base and report the outcome of each file.
@@ -205,7 +206,10 @@ class ClientMethods:
             retry_failed: send failed files of earlier runs again, and recreate stalled documents.
             errors: `stop` ends the run at the first failed file and raises; `collect` continues.
             dry_run: send nothing. Files that would be sent are `pending`, with the reason.
+            progress: show bars on stderr, or in a notebook its cell, and lines if stderr is not a
+                terminal. Requires rich (extra `cli`).
             on_event: receives `Progress` and each `ItemResult` in the loop thread; must not block.
+                An error that it raises ends the load and is raised.
 
         Returns:
             A report, also of a load that was stopped early (`report.stopped`), or whose folders
@@ -250,6 +254,7 @@ class ClientMethods:
         journal: str | os.PathLike[str] | None = None,
         retry_failed: bool = False,
         errors: OnError = "collect",
+        progress: bool = False,
     ) -> Results[ItemResult]:
         """Load files as `load` does, and yield each result as soon as its file is finished.
 

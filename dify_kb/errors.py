@@ -188,3 +188,9 @@ class PartialError(KnowledgeError):
         super().__init__(summary, hint=hint)
         self.done = done
         self.failed = failed or {}
+
+
+def escape_text(text: str) -> str:
+    """Escape what a terminal cannot show: control characters, undecodable bytes of file names."""
+    text = text.encode(errors="backslashreplace").decode()
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

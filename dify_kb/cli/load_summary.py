@@ -29,6 +29,7 @@ _REASONS: Mapping[StopReason, str] = {
     StopReason.DEADLINE: "Deadline reached.",
     StopReason.JOURNAL: "The journal cannot be written.",
     StopReason.DATASET_DELETED: "The dataset was deleted.",
+    StopReason.NO_FILES: "No files to load.",
 }
 """Messages for reports without one."""
 
@@ -45,6 +46,7 @@ _REMEDIES: Mapping[StopReason, str] = {
     StopReason.DEADLINE: "",
     StopReason.JOURNAL: "Free disk space, or make the journal writable.",
     StopReason.DATASET_DELETED: "Pass another --dataset, or --create to create it again.",
+    StopReason.NO_FILES: "Check PATH, --include and --exclude.",
 }
 
 

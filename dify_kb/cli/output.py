@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dify_kb.errors import KnowledgeError
-from dify_kb.errors import escape_text as escape
+from dify_kb.errors import KnowledgeError, escape_text
 
 T = TypeVar("T")
 
@@ -34,6 +33,10 @@ MAX_LISTED_FAILURES = 20
 
 out = Console(soft_wrap=True, highlight=False, markup=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+escape = escape_text
+"""Escapes what a terminal cannot show."""
 
 
 def dump_json(value: Mapping[str, object]) -> str:

@@ -6,7 +6,7 @@ from .load import load, state_folder
 from .load_options import LoadOptions, OnError, Replace, Wait
 from .planning.file_plan import Metadata as LoadMetadata
 from .planning.file_plan import OnExisting
-from .progress_events import LoadEvent, OnLoadEvent, Progress
+from .progress import LoadEvent, OnLoadEvent, Progress
 from .report import ItemResult, LoadReport, Outcome, StopReason
 from .result_iterator import Results, iter_results
 from .sources.file_source import FileSource, OpenedEntry, SourceEntry

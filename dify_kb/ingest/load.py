@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dify_kb.transport import AttemptEvent, Sender
 
     from .load_options import LoadOptions
+    from .progress import ProgressState
     from .report import ItemResult, LoadReport
     from .sources.items import Source
     from .sources.source_reader import SourceReader
@@ -62,10 +63,24 @@ async def load(
         LoadError: a file failed, under `errors="stop"`.
         KnowledgeError: the dataset could not be fetched or listed.
     """
+    with _show_progress(enabled=options.progress) as progress:
+        return await _load_watched(sender, identity, dataset_id, source, options, progress)
+
+
+async def _load_watched(
+    sender: Sender,
+    identity: str | None,
+    dataset_id: Dataset | str,
+    source: Source,
+    options: LoadOptions,
+    progress: ProgressState | None,
+) -> LoadReport:
     requests, callbacks = AttemptCounter(), _Callbacks()
-    on_attempt = None if sender.on_attempt is None else callbacks.wrap(sender.on_attempt)
-    if options.on_event is not None:
-        options = attrs.evolve(options, on_event=callbacks.wrap(options.on_event))
+    on_attempt = callbacks.combine(
+        sender.on_attempt, None if progress is None else progress.record_attempt
+    )
+    on_event = callbacks.combine(options.on_event, None if progress is None else progress.add)
+    options = attrs.evolve(options, on_event=on_event)
     unlimited = attrs.evolve(sender.policy.retry, total=None)
     policy = attrs.evolve(sender.policy, retry=unlimited)
     reader = await create_source_reader(source)
@@ -140,7 +155,7 @@ async def _load(
             assignment=assignment,
             requests=requests,
         )
-        with callbacks.scope, _raise_first_error():
+        with callbacks.scope, _raise_single_error():
             await run.execute()
         if callbacks.error is not None:
             raise callbacks.error
@@ -177,28 +192,45 @@ class _Callbacks:
     scope: anyio.CancelScope = field(factory=anyio.CancelScope)
     error: Exception | None = None
 
-    def wrap(self, callback: Callable[[E], object]) -> Callable[[E], None]:
-        """Return a callback that does not raise, and that does nothing once one has raised."""
+    def combine(self, *callbacks: Callable[[E], object] | None) -> Callable[[E], None] | None:
+        """Return a callback that calls all, and does nothing once one has raised; None of none."""
+        given = [callback for callback in callbacks if callback is not None]
 
         def call(event: E) -> None:
             if self.error is None:
                 try:
-                    callback(event)
+                    for callback in given:
+                        callback(event)
                 except Exception as error:  # noqa: BLE001 -- raised by the load
                     self.error = error
                     self.scope.cancel()
 
-        return call
+        return call if given else None
 
 
 @contextmanager
-def _raise_first_error() -> Iterator[None]:
-    """Unwrap exception groups: what a callback or generator of the caller raises reaches him."""
+def _show_progress(*, enabled: bool) -> Iterator[ProgressState | None]:
+    if not enabled:
+        yield None
+        return
+    try:
+        from .progress_display import watch_load
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "progress=True requires the package rich.", hint="pip install 'dify-kb[cli]'"
+        ) from None
+    with watch_load() as state:
+        yield state
+
+
+@contextmanager
+def _raise_single_error() -> Iterator[None]:
+    """Unwrap an exception group with a single error, such as that of the caller's generator."""
     try:
         yield
     except BaseExceptionGroup as group:
         only: BaseException = group
-        while isinstance(only, BaseExceptionGroup):  # others of the group are its consequences
+        while isinstance(only, BaseExceptionGroup) and len(only.exceptions) == 1:
             only = only.exceptions[0]
         raise only from only.__cause__
 

@@ -22,7 +22,8 @@ from dify_kb.resources import Datasets, Documents
 from dify_kb.wire import codec
 
 from .planning.file_plan import DATASET_RULE, Metadata, OnExisting, PlanOptions
-from .progress_events import OnLoadEvent
+from .progress import OnLoadEvent
+from .sources.items import require_path
 from .sources.scan import ScanRules
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def _doc_form(value: DocForm | str | None) -> DocForm | Unset:
 
 
 def _path(value: str | os.PathLike[str]) -> Path:
+    require_path(value)
     return Path(value)
 
 
@@ -135,6 +137,7 @@ class LoadOptions:
     retry_failed: bool = False
     errors: OnError = field(default="collect", validator=_validate_choice("collect", "stop"))
     dry_run: bool = False
+    progress: bool = False
     on_event: OnLoadEvent | None = None
     pause: Callable[[], Awaitable[None]] | None = None
     """Waits while the buffer of results is full."""

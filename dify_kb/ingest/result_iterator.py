@@ -17,7 +17,7 @@ from .load_options import LoadOptions
 from .report import ItemResult, LoadReport
 
 if TYPE_CHECKING:
-    from .progress_events import LoadEvent
+    from .progress import LoadEvent
 
 T = TypeVar("T")
 

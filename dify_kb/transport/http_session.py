@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.metadata
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,7 +15,6 @@ import anyio
 from attrs import Factory, evolve, field, frozen
 from yarl import URL
 
-from dify_kb import __version__
 from dify_kb.config import KEEP_ALIVE, Config, Timeout
 from dify_kb.errors import KnowledgeError, RequestTimeoutError
 from dify_kb.models import Event
@@ -39,7 +39,7 @@ _FOREIGN_ERRORS = (aiohttp.ClientError, OSError, ValueError)
 
 EVENT_STREAM_TYPE = "text/event-stream"
 _JSON = "application/json"
-_USER_AGENT = f"dify-kb/{__version__}"
+_USER_AGENT = f"dify-kb/{importlib.metadata.version('dify-kb')}"
 
 
 def is_event_stream(response: Response) -> bool:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from textwrap import dedent
+from typing import Any
 
 import pytest
 from jupyter_client.manager import start_new_kernel
@@ -470,19 +471,44 @@ def test_both_clients_work_in_a_notebook(
     assert run_cells(NOTEBOOK_CELLS) == ["1 1\n", "1\n", "1\n"]
 
 
+@pytest.mark.parametrize("client", ["Client", "AsyncClient"])
+def test_a_load_shows_its_progress_in_a_notebook(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    """As text that is updated: widgets need an extension of the notebook."""
+    monkeypatch.setenv("DIFY_BASE_URL", emulator.url)
+    monkeypatch.setenv("DIFY_API_KEY", emulator.api_key)
+    wait = "await " if client == "AsyncClient" else ""
+    cell = f"""
+import dify_kb
+client = dify_kb.{client}()
+dataset = {wait}client.datasets.create("docs", indexing_technique="economy")
+report = {wait}client.load(dataset, [dify_kb.Item("a.md", text="text")], progress=True)
+{wait}client.{"aclose" if wait else "close"}()
+"""
+
+    (shown,) = run_cells([cell])
+
+    last = shown.rpartition("files · ")[2]
+    assert "1/1 files · 100 %" in shown
+    assert "upload" in last
+    assert last.count("1/1") == 2
+
+
 def run_cells(cells: list[str]) -> list[str]:
-    """Run cells in a kernel; return what each printed."""
+    """Run cells in a kernel; return the text that each printed and displayed."""
     manager, kernel = start_new_kernel(startup_timeout=TIMEOUT)
     try:
         printed: list[str] = []
         for cell in cells:
             printed.append("")
 
-            def collect(message: dict[str, object]) -> None:
+            def collect(message: dict[str, Any]) -> None:
                 content = message["content"]
-                assert isinstance(content, dict)
                 assert message["msg_type"] != "error", content
-                printed[-1] += str(content.get("text", ""))
+                assert content.get("name") != "stderr", content
+                printed[-1] += content.get("text", "")
+                printed[-1] += content.get("data", {}).get("text/plain", "")
 
             kernel.execute_interactive(cell, timeout=TIMEOUT, output_hook=collect)
         return printed

@@ -24,6 +24,7 @@ STOPS = {
     StopReason.DEADLINE: (5, ""),
     StopReason.JOURNAL: (8, "journal"),
     StopReason.DATASET_DELETED: (4, "--create"),
+    StopReason.NO_FILES: (1, "Check PATH"),
 }
 
 

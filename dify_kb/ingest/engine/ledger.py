@@ -11,7 +11,7 @@ from attrs import define, field
 from dify_kb.ingest.journal import Journal, JournalState
 from dify_kb.ingest.load_options import LoadOptions
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
-from dify_kb.ingest.progress_events import Progress
+from dify_kb.ingest.progress import Progress
 from dify_kb.ingest.report import GOOD_OUTCOMES, ItemResult, LoadReport, Outcome, StopReason
 from dify_kb.ingest.sources.source_reader import SourceTotals
 from dify_kb.transport.clock import loop_time

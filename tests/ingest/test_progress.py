@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import pty
 import re
+import subprocess
+import sys
 
 import pytest
 from attrs import evolve
 from rich.console import Console
 
 from dify_kb import AttemptEvent, ItemResult, Outcome, Progress
-from dify_kb.cli import output, progress
-from dify_kb.cli.progress import ProgressState
+from dify_kb.ingest import progress, progress_display
+from dify_kb.ingest.progress import ProgressState
 
 FULL = Progress(
     found=10,
@@ -89,18 +94,19 @@ def test_failed_request_is_shown_until_it_succeeds_or_expires() -> None:
     assert state.wait_reason == ""
 
 
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """Capture stderr of a process without a terminal."""
+def create_console(*, terminal: bool = False) -> tuple[Console, io.StringIO]:
+    """Return a console and the text that is printed on it."""
     text = io.StringIO()
-    monkeypatch.setattr(output, "err", Console(file=text, width=200))
-    return text
+    if terminal:
+        return Console(file=text, width=80, force_terminal=True), text
+    return Console(file=text, width=200), text
 
 
-def test_pause_prints_a_line_immediately(written: io.StringIO) -> None:
+def test_pause_prints_a_line_immediately() -> None:
     """Other lines are 5 s apart; the log of a job must show when the server failed."""
     state = ProgressState()
-    with progress.progress_display(quiet=False, plain=True) as display:
+    console, written = create_console()
+    with progress_display.progress_display(console) as display:
         for paused in (None, "no reply", "no reply", None, None):
             state.add(evolve(FULL, paused=paused))
             display(state)
@@ -111,13 +117,12 @@ def test_pause_prints_a_line_immediately(written: io.StringIO) -> None:
     assert "waiting" not in second
 
 
-def test_bars_show_the_wait_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = io.StringIO()
-    monkeypatch.setattr(output, "err", Console(file=text, width=80, force_terminal=True))
+def test_bars_show_the_wait_reason() -> None:
+    console, text = create_console(terminal=True)
     state = ProgressState()
     state.add(evolve(FULL, scanned=True, paused="a\x1b[31mb " * 30))
 
-    with progress.progress_display(quiet=False, plain=False) as display:
+    with progress_display.progress_display(console) as display:
         display(state)
 
     shown = text.getvalue()
@@ -224,7 +229,7 @@ def test_silence_is_shown_while_uploads_are_in_flight() -> None:
 
 
 @pytest.mark.parametrize("scale", [1, 1000])
-def test_lines_fit_80_columns(written: io.StringIO, scale: int) -> None:
+def test_lines_fit_80_columns(scale: int) -> None:
     state = ProgressState()
     state.add(
         evolve(
@@ -236,8 +241,9 @@ def test_lines_fit_80_columns(written: io.StringIO, scale: int) -> None:
             eta=97_200.0,
         )
     )
-    shown = progress._PlainLines()
-    shown._printed -= progress.LINE_INTERVAL
+    console, written = create_console()
+    shown = progress_display._PlainLines(console)
+    shown._printed -= progress_display.LINE_INTERVAL
 
     shown(state)
 
@@ -247,16 +253,83 @@ def test_lines_fit_80_columns(written: io.StringIO, scale: int) -> None:
     assert "failed" in line
 
 
-def test_bars_show_how_much_is_done_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = io.StringIO()
-    monkeypatch.setattr(output, "err", Console(file=text, width=80, force_terminal=True))
+def test_bars_show_how_much_is_done_in_80_columns() -> None:
+    console, text = create_console(terminal=True)
     state = ProgressState()
     state.add(COUNTED)
 
-    with progress.progress_display(quiet=False, plain=False) as display:
+    with progress_display.progress_display(console) as display:
         display(state)
 
     shown = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in text.getvalue().splitlines()]
     assert "0 s  1,400/10,000 files · 14 % · 12.3/45.6 MiB · ETA 3 min" in "".join(shown)
     assert max(map(len, shown)) <= 76
     assert "1000/8600" in "".join(shown)
+
+
+LOAD_PROGRAM = """
+import dify_kb
+with dify_kb.Client("emulator:") as client:
+    dataset = client.datasets.create("docs", indexing_technique="economy")
+    report = client.load(dataset, [dify_kb.Item("a.md", text="text")], progress=True)
+    print(report.added)
+    results = client.load_iter(dataset, [dify_kb.Item("b.md", text="text")], progress=True)
+    print(len(list(results)))
+"""
+
+
+def run_python(text: str, *, terminal: bool = False) -> tuple[str, str]:
+    """Run a program; return its output and what it wrote to stderr, maybe a terminal."""
+    parent, child = pty.openpty() if terminal else os.pipe()
+    process = subprocess.Popen(  # noqa: S603 -- our own code
+        [sys.executable, "-W", "error", "-c", text], stdout=subprocess.PIPE, stderr=child, text=True
+    )
+    os.close(child)
+    shown = b""
+    with contextlib.suppress(OSError):  # of a terminal, at the end
+        while part := os.read(parent, 65536):
+            shown += part
+    os.close(parent)
+    output, _ = process.communicate(timeout=60)
+    return output, shown.decode()
+
+
+def test_a_load_in_python_shows_bars_on_a_terminal() -> None:
+    output, shown = run_python(LOAD_PROGRAM, terminal=True)
+
+    assert output == "1\n1\n"
+    assert "upload" in shown
+    assert "1/1 files" in shown
+
+
+def test_a_short_load_without_a_terminal_prints_nothing() -> None:
+    """Lines are printed every 5 s, and at pauses."""
+    assert run_python(LOAD_PROGRAM) == ("1\n1\n", "")
+
+
+def test_lines_are_shown_at_a_pause_without_a_terminal() -> None:
+    """Also what happens between requests, by the events of the client."""
+    program = LOAD_PROGRAM.replace(
+        "with dify_kb",
+        "from dify_kb.ingest import progress_display\n"
+        "progress_display.LINE_INTERVAL = 0\nwith dify_kb",
+        1,
+    )
+
+    _, shown = run_python(program)
+
+    assert "1/1 files · 100 %" in shown
+
+
+def test_a_missing_rich_is_named() -> None:
+    program = (
+        "import sys\nsys.modules['rich'] = None\n"
+        + LOAD_PROGRAM.replace("    report =", "    try:\n        report =").partition("    print")[
+            0
+        ]
+    )
+    program += "    except dify_kb.ConfigError as error:\n        print(error)\n"
+
+    output, _ = run_python(program)
+
+    assert output == "progress=True requires the package rich. pip install 'dify-kb[cli]'\n"

@@ -1,23 +1,55 @@
-"""Show the progress of a load: bars on a terminal, a line every few seconds elsewhere."""
+"""The events of a load, and its progress: counts, rates, remaining time, why it waits."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
-from attrs import define, field
-from rich.console import RenderableType
-from rich.constrain import Constrain
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn
-from rich.progress import Progress as Bars
-from rich.text import Text
+from attrs import define, field, frozen
 
-from dify_kb import AttemptEvent, Outcome, Progress
-from dify_kb.ingest import LoadEvent
+from dify_kb.transport import AttemptEvent
 
-from . import output
+from .report import ItemResult, Outcome
+
+
+@frozen(kw_only=True)
+class Progress:
+    """The progress of a load. Counts are files, sizes are bytes.
+
+    `found` counts the files scanned so far; the scan has ended once `scanned` is True. `total` and
+    `total_bytes` are counted ahead of the scan; None while unknown. Of the files found, `to_send`
+    have to be uploaded, `accepted` were accepted by the server, `ended` have an outcome and
+    `failed` failed. `bytes` is the size of the accepted files, `bytes_done` that of all files with
+    an outcome, in this run or an earlier one. `eta` is the estimated time left in seconds; None
+    while unknown. `in_flight` uploads wait for a response. `settling` files are looked up on the
+    server or held until they may be sent again. `paused` is the error because of which uploads are
+    paused, `stopped` the reason why the run ends early.
+    """
+
+    found: int
+    scanned: bool
+    to_send: int
+    accepted: int
+    ended: int
+    failed: int
+    bytes: int
+    settling: int
+    paused: str | None
+    stopped: str | None
+    total: int | None = None
+    total_bytes: int | None = None
+    bytes_done: int = 0
+    eta: float | None = None
+    in_flight: int = 0
+
+
+LoadEvent = Progress | ItemResult
+"""New counts, or the result of one file."""
+
+OnLoadEvent = Callable[[LoadEvent], None]
+"""A callback for events; called in the loop thread, must not block."""
+
 
 TROUBLE_LIFETIME = 60.0
 """Seconds after which a failed request is no longer shown: the longest pause before a retry."""
@@ -69,6 +101,9 @@ class ProgressState:
     sent_ended: int = 0
     """Files that were sent, in this run or an earlier one, and have an outcome."""
 
+    on_change: Callable[[ProgressState], None] = lambda _: None
+    """Called after each new count, and each response of the server."""
+
     _uploads: RateMeter = field(factory=RateMeter, init=False)
     _indexed: RateMeter = field(factory=RateMeter, init=False)
     _troubles: dict[str, tuple[float, AttemptEvent]] = field(factory=dict)
@@ -81,6 +116,7 @@ class ProgressState:
         if isinstance(event, Progress):
             self.progress = event
             self._uploads.record(now, event.accepted)
+            self.on_change(self)
         else:
             self.counts[event.outcome] += 1
             self.sent_ended += event.attempts > 0 and event.outcome is not Outcome.UNCHANGED
@@ -93,6 +129,7 @@ class ProgressState:
             self._troubles[event.endpoint] = (self._clock(), event)
         else:
             self._troubles.pop(event.endpoint, None)
+        self.on_change(self)
 
     @property
     def upload_rate(self) -> float:
@@ -178,44 +215,7 @@ def format_counts(counts: Mapping[Outcome, int]) -> str:
     return ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in Outcome if counts[outcome])
 
 
-LINE_INTERVAL = 5.0
-"""Seconds between lines."""
-
-MARGIN = 5
-"""Columns that stay empty to the right of the bars."""
-
-DEFAULT_WIDTH = 80
-"""Columns of a line if stderr is not a terminal."""
-
-_DROPPED_FIRST = ("rate", "size", "eta", "failed")
-
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
-
-ProgressDisplay = Callable[[ProgressState], None]
-"""Shows the progress of a load."""
-
-
-def show_nothing(_: ProgressState) -> None:
-    """Show nothing."""
-
-
-@contextmanager
-def progress_display(*, quiet: bool, plain: bool) -> Iterator[ProgressDisplay]:
-    """Show progress on stderr until the block ends, then restore the terminal."""
-    if quiet:
-        yield show_nothing
-    elif plain or not output.err.is_terminal:
-        yield _PlainLines()
-    else:
-        with _ProgressBars(
-            TextColumn("{task.description:7}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            _RateColumn(),
-            console=output.err,
-            expand=True,
-        ) as bars:
-            yield _PhaseBars(bars)
 
 
 def progress_parts(state: ProgressState) -> dict[str, str]:
@@ -260,93 +260,3 @@ def _format_sizes(done: int, total: int) -> str:
         return f"{done}/{total} B"
     unit = 1024**exponent
     return f"{done / unit:.1f}/{total / unit:.1f} {_SIZES[exponent]}"
-
-
-def _join_parts(parts: Mapping[str, str], width: int) -> str:
-    """Join the parts of a line, without the least important ones if it is too long."""
-    shown_parts = dict(parts)
-    for name in _DROPPED_FIRST:
-        if len(" · ".join(shown_parts.values())) <= width:
-            break
-        shown_parts.pop(name, None)
-    return " · ".join(shown_parts.values())
-
-
-class _PlainLines:
-    """A display that prints a line every `LINE_INTERVAL` seconds, and at each pause or resume."""
-
-    def __init__(self) -> None:
-        self._started = self._printed = time.monotonic()
-        self._hold_reason: str | None = None
-
-    def __call__(self, state: ProgressState) -> None:
-        progress, now = state.progress, time.monotonic()
-        if progress is None:
-            return
-        hold_reason = progress.stopped or progress.paused
-        if hold_reason == self._hold_reason and now - self._printed < LINE_INTERVAL:
-            return
-        self._hold_reason, self._printed = hold_reason, now
-        reason = output.escape(state.wait_reason)
-        parts = progress_parts(state)
-        if progress.failed:
-            parts["failed"] = f"{progress.failed:,} failed"
-        if not reason:
-            parts["rate"] = f"{state.index_rate or state.upload_rate:.1f}/s"
-        elapsed = f"{now - self._started:5.0f} s  "
-        line = _join_parts(parts, DEFAULT_WIDTH - len(elapsed))
-        output.err.print(f"{elapsed}{line}{f' · {reason}' if reason else ''}")
-
-
-class _RateColumn(ProgressColumn):
-    """A column with a rate that is computed when it is drawn, so that it falls when idle."""
-
-    def render(self, task: Task) -> Text:
-        rate: float = task.fields["rate"]()
-        return Text(f"{rate:>7.1f}/s" if task.completed else " " * 9)
-
-
-class _ProgressBars(Bars):
-    """Progress bars between a line of counts and a line with the reason for waiting.
-
-    They leave `MARGIN` columns free: a terminal appends `^C` to a line, and a line that overflows
-    would stay on the screen.
-    """
-
-    state: ProgressState | None = None
-
-    def get_renderable(self) -> RenderableType:
-        return Constrain(super().get_renderable(), output.err.width - MARGIN)
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        if self.state is not None:
-            elapsed = f"{self.tasks[0].elapsed or 0:.0f} s  "
-            width = output.err.width - MARGIN - len(elapsed)
-            line = f"{elapsed}{_join_parts(progress_parts(self.state), width)}"
-            yield Text(line, no_wrap=True, overflow="ellipsis")
-        yield from super().get_renderables()
-        if self.state is not None and (reason := self.state.wait_reason):
-            yield Text(output.escape(reason), style="yellow", no_wrap=True, overflow="ellipsis")
-
-
-class _PhaseBars:
-    """A bar for uploads and a bar for indexing."""
-
-    def __init__(self, bars: _ProgressBars) -> None:
-        self._bars = bars
-        self._upload, self._index = (
-            bars.add_task(phase, total=None, rate=lambda: 0.0) for phase in ("upload", "index")
-        )
-
-    def __call__(self, state: ProgressState) -> None:
-        progress = state.progress
-        if progress is None:
-            return
-        self._bars.state = state
-        self._show(self._upload, progress.accepted, state.to_send, lambda: state.upload_rate)
-        self._show(self._index, state.sent_ended, state.to_send, lambda: state.index_rate)
-
-    def _show(
-        self, phase: TaskID, completed: int, total: int | None, rate: Callable[[], float]
-    ) -> None:
-        self._bars.update(phase, completed=completed, total=total, rate=rate)
