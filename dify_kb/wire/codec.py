@@ -77,10 +77,15 @@ def to_json(model: object) -> bytes:
     try:
         return _compact.encode(encode(model)).encode()
     except UnicodeEncodeError as error:
-        raise ConfigError(
-            "A string of the request is not valid Unicode: it contains an unpaired surrogate.",
-            hint="Decode the text with the correct encoding, or remove these characters.",
-        ) from error
+        raise surrogate_error() from error
+
+
+def surrogate_error() -> ConfigError:
+    """Return the error for a string that cannot be encoded."""
+    return ConfigError(
+        "A string of the request is not valid Unicode: it contains an unpaired surrogate.",
+        hint="Decode the text with the correct encoding, or remove these characters.",
+    )
 
 
 def to_query(model: object) -> list[tuple[str, str]]:
@@ -271,10 +276,14 @@ def _class_of(shape: Any) -> Any:
 
 @attrs.frozen
 class _FieldReader:
-    """The reader of a model's field. Values of the type `plain`, if not None, need no reading."""
+    """The reader of a model's field.
+
+    Values of the type `plain`, if not None, need no reading, and `ignored` values are the default.
+    """
 
     name: str
     plain: type[object] | None
+    ignored: object
     read: Callable[[object, object], object]
     shape: object
     required: bool
@@ -290,10 +299,14 @@ def _create_field_readers(shape: Any) -> Sequence[_FieldReader]:
         if getattr(field_shape, "__parameters__", ()):  # the type variable of a generic model
             field_shape = field_shape[get_args(shape)]
         inner = _without_null(field_shape) if _is_nullable(field_shape) else field_shape
+        ignored = None if attribute.default is None else _MISSING
+        if ignored is None:
+            field_shape = inner
         readers.append(
             _FieldReader(
                 attribute.name,
                 inner if inner in {str, int, float, bool} else None,
+                ignored,
                 _converter.get_structure_hook(field_shape),
                 field_shape,
                 attribute.name in required,
@@ -320,11 +333,11 @@ def _create_reader(shape: Any) -> Callable[[object, object], object]:
         received = _read_mapping(value, None)
         arguments: dict[str, object] = {}
         has_unread = False
-        for name, plain, read_field, field_shape, required in fields:
-            item = received.get(name, _MISSING)
+        for name, plain, ignored, read_field, field_shape, required in fields:
+            item = received.get(name, ignored)
             if type(item) is plain:
                 arguments[name] = item
-            elif item is _MISSING:
+            elif item is ignored:
                 if required:
                     raise DecodeError("required field missing", f".{name}")
             else:
@@ -340,7 +353,7 @@ def _create_reader(shape: Any) -> Callable[[object, object], object]:
             arguments["extra"] = {
                 name: item
                 for name, item in received.items()
-                if name not in names or (item is not None and arguments[name] is None)
+                if name not in names or (item is not None and arguments.get(name) is None)
             }
         return model(**arguments)
 
