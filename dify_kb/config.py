@@ -365,8 +365,8 @@ class Config:
         if not base_url:
             raise ConfigError(
                 "Missing server address.",
-                hint="Pass base_url (--url), or set DIFY_BASE_URL, e.g. https://dify.example/v1;"
-                " Use emulator:PATH to start the embedded server.",
+                hint="Pass base_url (--url) or set DIFY_BASE_URL, e.g. https://dify.example/v1, or"
+                " select a profile (--profile); emulator:PATH starts the embedded server.",
             )
         check_type(base_url, str, "base_url", "a text")
         base_url = _normalize_url(base_url)

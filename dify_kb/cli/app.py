@@ -222,14 +222,23 @@ def _load_command(name: str) -> Any:
     else:
         parent.command(name)(target)
     command = get_group(parent).commands[name]
-    _hide_argument_types(command)
+    _adapt_command(command)
     return command
 
 
-def _hide_argument_types(command: Any) -> None:
-    """Show arguments in the help by name only: `PATH`, not `PATH <list[Path]>`."""
+def _adapt_command(command: Any) -> None:
+    """Complete global options too, and show arguments in the help without their Python types."""
     for subcommand in getattr(command, "commands", {}).values():
-        _hide_argument_types(subcommand)
+        _adapt_command(subcommand)
+    complete_options = command.shell_complete
+
+    def shell_complete(context: Any, incomplete: str) -> Any:
+        root = context.find_root()
+        everywhere = root.command.shell_complete(root, incomplete) if incomplete[:1] == "-" else ()
+        own = complete_options(context, incomplete)
+        return [*own, *(item for item in everywhere if item.value in PROGRAM_OPTIONS)]
+
+    command.shell_complete = shell_complete
     for parameter in command.params:
         if parameter.param_type_name == "argument":
             parameter.display_type_rich = lambda ctx: ""  # noqa: ARG005 -- typer passes it by name

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from dify_kb import AsyncClient, Dataset, ModelRef, ModelType
-from dify_kb.errors import ConflictError, OutcomeUnknownError
+from dify_kb.errors import ConflictError
 from dify_kb.models import UNSET, Unset
 
 from . import name_lookup, output
@@ -29,7 +29,7 @@ async def ensure_dataset(
 
     Raises:
         KnowledgeError: the dataset does not exist, or its name is not unique, without `create`.
-        OutcomeUnknownError: the response to the create was lost and the dataset was not found.
+        OutcomeUnknownError: the response to the create was lost, and the dataset does not exist.
     """
     if not create or name_lookup.is_id(name):
         return await name_lookup.find_dataset(
@@ -48,7 +48,7 @@ async def ensure_dataset(
 
 
 async def _create_dataset(client: AsyncClient, name: str, technique: Technique | None) -> Dataset:
-    """Create the dataset, or return it if another process or a lost request created it."""
+    """Create the dataset, or return it if another process created it."""
     embedding: ModelRef | Unset = UNSET
     if technique is None:
         technique, embedding = await _choose_technique(client)
@@ -58,15 +58,13 @@ async def _create_dataset(client: AsyncClient, name: str, technique: Technique |
         created = await client.datasets.create(
             name, indexing_technique=technique, embedding=embedding
         )
-    except (OutcomeUnknownError, ConflictError) as error:
+    except ConflictError:
         matches = await _find_by_name(client, name)
         if not matches:
             raise
-        lost = isinstance(error, OutcomeUnknownError)
-        cause = (
-            "the response to the create request was lost" if lost else "another process created it"
+        output.err.print(
+            f"Using the existing dataset {output.escape(name)}: another process created it."
         )
-        output.err.print(f"Using the existing dataset {output.escape(name)}: {cause}.")
         return min(matches, key=_creation_key)
     output.err.print(f"Created the dataset {label}.")
     return created

@@ -18,8 +18,6 @@ from dify_kb.errors import (
     UnauthorizedError,
 )
 
-from . import output
-
 ARCHIVED_DOCUMENT_CODE = "archived_document_immutable"
 """The code of a 403 that concerns one document, not the key."""
 
@@ -62,6 +60,8 @@ def print_warnings() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
+        from . import output
+
         del category, filename, lineno, file, line
         output.err.print(f"warning: {output.escape(str(message))}")
 

@@ -46,8 +46,14 @@ def load(
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="GLOB", help="Leave out matching files; repeatable."),
+        typer.Option(
+            metavar="GLOB",
+            help="Leave out matching files, in addition to those of .difyignore files; repeatable.",
+        ),
     ] = None,
+    gitignore: Annotated[
+        bool, typer.Option("--gitignore", help="Leave out what .gitignore files ignore, too.")
+    ] = False,
     as_text: Annotated[
         list[str] | None,
         typer.Option(
@@ -235,6 +241,11 @@ def load(
     seconds = None if deadline is None else parse_duration(deadline, "--deadline")
     if rate is not None:
         Rate.parse(rate)
+    if journal is not None and not journal.parent.is_dir():
+        raise ConfigError(
+            f"Not a directory: {journal.parent} (--journal).",
+            hint="Create it, or correct the path: with a new journal every file is compared anew.",
+        )
     if replace == "swap" and wait == "accepted":  # before a dataset is created for it
         raise ConfigError(
             "--replace swap requires --wait indexed or verified.",
@@ -244,6 +255,7 @@ def load(
         include=include or ("*",),
         exclude=exclude or (),
         as_text=as_text or (),
+        gitignore=gitignore,
         max_file_size=parse_size(max_file_size, "--max-file-size", default_unit=MIB),
     )
 
@@ -254,6 +266,7 @@ def load(
             include=rules.include,
             exclude=rules.exclude,
             as_text=rules.as_text,
+            gitignore=rules.gitignore,
             process_rule=rule,
             metadata=await convert_known_values(client, target, values) or None,
             on_existing=on_existing,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -11,7 +10,6 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import typer
 from attrs import define, field
 
@@ -19,10 +17,11 @@ import dify_kb
 from dify_kb import profiles
 from dify_kb.errors import ConfigError
 
-from . import output
-
 if TYPE_CHECKING:
+    import asyncio
     from ssl import SSLContext
+
+    import anyio
 
     from dify_kb import AsyncClient, AttemptEvent, Policy
     from dify_kb.profiles import Profile
@@ -133,6 +132,8 @@ class CommandContext:
         Raises:
             typer.Exit: with the exit code.
         """
+        from . import output
+
         interrupt = Interrupt(
             lambda: output.err.print(interrupt_message) if interrupt_message else None
         )
@@ -145,6 +146,8 @@ class CommandContext:
         self, main: Callable[[], Coroutine[Any, Any, int]], interrupt: Interrupt
     ) -> int:
         """Run a command in an event loop until it ends or is interrupted; return the exit code."""
+        import anyio
+
         with handle_signals(interrupt):
             return anyio.run(
                 interrupt.run_cancellable, main, backend_options={"use_uvloop": _has_uvloop()}
@@ -208,6 +211,10 @@ class Interrupt:
 
     async def run_cancellable(self, main: Callable[[], Awaitable[int]]) -> int:
         """Run a command until it ends or is cancelled, and return its exit code."""
+        import asyncio
+
+        import anyio
+
         loop = asyncio.get_running_loop()
         with anyio.CancelScope() as scope:
             self._cancel = lambda: _call_soon(loop, lambda: self._cancel_scope(scope))

@@ -49,6 +49,9 @@ SECTIONS: Mapping[str, Sequence[ErrorCase]] = {
         ErrorCase("load {docs} --dataset base --max-failures some"),
         ErrorCase("search --dataset base burrows --top-k 0"),
         ErrorCase("emulator --port http"),
+        ErrorCase("emulator --port 70000"),
+        ErrorCase("datasets list --profile nope"),
+        ErrorCase("datasets list --sort size"),
         ErrorCase("guide nothing"),
     ],
     "Address, key and connection": [
@@ -77,7 +80,7 @@ SECTIONS: Mapping[str, Sequence[ErrorCase]] = {
         list_datasets("truncate x99"),
         list_datasets("empty x99"),
         list_datasets("reset x99"),
-        ErrorCase("datasets create new", {"datasets.create": ["commit-then-reset x99"]}),
+        ErrorCase("datasets create new", {"datasets.create": ["reset-after 100% x99"]}),
         ErrorCase("datasets create new", {"datasets.create": ["provider-not-initialize"]}),
     ],
     "Names and ids": [
@@ -144,6 +147,7 @@ SECTIONS: Mapping[str, Sequence[ErrorCase]] = {
         load("--journal {locked}"),
         load("--journal {damaged}"),
         load("--journal {docs}/reset.md"),
+        load("--journal /nowhere/journal.db"),
     ],
     "Loads that stop or fail": [
         load_one_file("400"),

@@ -47,6 +47,8 @@ def test_commands_and_options_are_completed(complete: Complete) -> None:
     assert complete("lo") == ["load"]
     assert complete("documents", "un") == ["unarchive"]
     assert complete("documents", "list", "--na") == ["--name"]
+    assert complete("documents", "list", "--prof") == ["--profile"]
+    assert complete("documents", "list", "--js") == ["--json"]
     assert complete("documents", "list", "--status", "ar") == ["archived"]
 
 

@@ -48,7 +48,7 @@ def test_create_with_lost_response_finds_the_dataset(
 
     assert code == 0
     assert "2 added" in out
-    assert "Using the existing dataset d: the response to the create request was lost." in err
+    assert "Created the dataset d" in err
     assert [dataset.document_count for dataset in datasets(emulator)] == [2]
     assert not emulator.faults.left().get(CREATE)
 

@@ -82,7 +82,8 @@ def test_help_of_all_commands_matches_the_snapshot(cli: Cli) -> None:
 def test_typical_errors_match_the_snapshot(
     cli: Cli, emulator: Emulator, places: dict[str, str], tmp_path: Path
 ) -> None:
-    known = {emulator.url: "http://server", str(tmp_path): "<tmp>"}
+    root = emulator.url.removesuffix("/v1")
+    known = {emulator.url: "http://server", root: "http://server", str(tmp_path): "<tmp>"}
     parts = []
     for section, cases in SECTIONS.items():
         parts.append(f"== {section} ==\n")
