@@ -235,7 +235,7 @@ def write_corpus(
             output.dump_json(evaluation_queries.query_to_json(query))
             for query in evaluation_queries.default_queries(samples)
         ]
-        (folder / "queries.jsonl").write_text("".join(f"{line}\n" for line in lines))
+        (folder / "queries.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
     except OSError as error:
         raise ConfigError(
             f"Cannot write to {folder}: {error.strerror}.", hint="Pass a new folder."

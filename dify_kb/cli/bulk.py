@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
+import anyio.to_thread
 from attrs import define
 
 from dify_kb.errors import (
@@ -192,7 +193,10 @@ async def confirm_deletion(what: str, things: Sequence[str], *, yes: bool) -> No
 async def _read_answer() -> str:
     """Read a line from the terminal; Ctrl-C interrupts it."""
     loop, readable = asyncio.get_running_loop(), anyio.Event()
-    loop.add_reader(sys.stdin.fileno(), readable.set)
+    try:
+        loop.add_reader(sys.stdin.fileno(), readable.set)
+    except NotImplementedError:  # Windows
+        return await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
     try:
         await readable.wait()
     finally:

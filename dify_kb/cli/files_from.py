@@ -113,9 +113,16 @@ class FilesFrom:
     def _read_pipe(self, descriptor: int) -> Iterator[bytes]:
         """Read a pipe that may be silent for hours, until it ends or the load is cancelled."""
         while not self.is_cancelled():
-            ready, _, _ = select.select([descriptor], [], [], POLL_INTERVAL)
-            if ready:
+            if _wait_for_input(descriptor):
                 block = os.read(descriptor, BLOCK)
                 if not block:
                     return
                 yield block
+
+
+def _wait_for_input(descriptor: int) -> bool:
+    """Return whether a pipe can be read within `POLL_INTERVAL`."""
+    try:
+        return bool(select.select([descriptor], [], [], POLL_INTERVAL)[0])
+    except OSError:  # Windows waits for sockets only: a cancelled load ends with the next block
+        return True

@@ -82,6 +82,11 @@ def _stat_file(root: Path, entry: os.DirEntry[str], path: str) -> FolderFile | N
     return FolderFile(path, status.st_size, status.st_mtime, signature)
 
 
+_OPEN_FLAGS = os.O_RDONLY
+for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # each of some systems only
+    _OPEN_FLAGS |= getattr(os, _flag, 0)
+
+
 def _is_inside(root: Path, path: str | os.PathLike[str]) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(root)
 
@@ -99,7 +104,7 @@ def read_file(root: Path, path: str) -> bytes:
     real_path = os.path.realpath(root / path)
     if not _is_inside(root, real_path):
         raise OutsideFolderError(f"{path} leads out of the folder")
-    descriptor = os.open(real_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(real_path, _OPEN_FLAGS)
     with open(descriptor, "rb") as file:  # noqa: PTH123 -- opens a descriptor
         if (
             not stat.S_ISREG(os.fstat(descriptor).st_mode)
