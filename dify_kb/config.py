@@ -124,24 +124,23 @@ def _check_fields(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.A
 class Timeout:
     """The timeouts of one attempt, in seconds. Waiting for a free request slot does not count.
 
+    Args:
+        connect: time to establish a connection, including TLS.
+        read: time for a GET, from the request to the end of the response. A page of 100 documents
+            takes 0.2 s on an idle server and several seconds on an overloaded one (measured).
+        answer: time for a request that changes something, from its last byte sent to the end of the
+            response. Generous, as a create that times out usually succeeded (400 of 400, measured).
+        progress: maximum time without progress while a body is sent.
+
     Raises:
         ConfigError: a text is not a duration, or a duration is negative.
         TypeError: a value is neither a number, a text nor a `timedelta`.
     """
 
     connect: float = field(default=10.0, converter=parse_duration)
-    """Time to establish a connection, including TLS."""
-
     read: float = field(default=30.0, converter=parse_duration)
-    """Time for a GET, from the request to the end of the response. A page of 100 documents takes
-    0.2 s on an idle server and several seconds on an overloaded one (measured)."""
-
     answer: float = field(default=120.0, converter=parse_duration)
-    """Time for a request that changes something, from its last byte sent to the end of the
-    response. Generous, as a create that times out usually succeeded (400 of 400, measured)."""
-
     progress: float = field(default=30.0, converter=parse_duration)
-    """Maximum time without progress while a body is sent."""
 
     @classmethod
     def from_argument(cls, value: Timeout | Duration) -> Timeout:
@@ -162,123 +161,118 @@ class Retry:
     """The number of attempts and the backoff between them.
 
     Delays are in seconds and random, between 0 and their maximum (full jitter).
+
+    Args:
+        read_attempts: maximum attempts of a request that only reads.
+        idempotent_attempts: maximum attempts of a request that can be repeated safely, such as an
+            update or delete.
+        write_attempts: maximum attempts of a create; retried only after failures that created
+            nothing.
+        total: time after the start of a call during which attempts may start, including all
+            waiting: for a `Retry-After`, also one of another call, and for a free connection. What
+            exceeds it raises immediately. A call thus ends within this time and the timeouts of one
+            attempt. None has no limit. Loads retry longer, by their own rules.
+        throttled_attempts: maximum attempts after responses that ask for a delay (429, 503, 403
+            rate limit).
+        server_error_attempts: maximum attempts of a read after a 500, which is often permanent.
+        base_delay: maximum of the first delay; doubles with each attempt.
+        max_delay: maximum of all delays.
+        overload_base_delay: maximum of the first delay after 429 or 503; doubles with each attempt.
+        overload_min_delay: minimum delay after 429 or 503.
+        overload_max_delay: maximum of all delays after 429 or 503.
+        max_retry_after: maximum `Retry-After`; longer values are capped.
+        quota_delay: maximum delay after a 403 rate limit. Longer than other delays, as the server
+            counts requests per minute and includes rejected ones.
     """
 
     read_attempts: int = 6
-    """Maximum attempts of a request that only reads."""
-
     idempotent_attempts: int = 5
-    """Maximum attempts of a request that can be repeated safely, such as an update or delete."""
-
     write_attempts: int = 4
-    """Maximum attempts of a create; retried only after failures that created nothing."""
-
     total: float | None = field(default=60.0, converter=_parse_optional_duration)
-    """Time after the start of a call during which attempts may start, including all waiting: for a
-    `Retry-After`, also one of another call, and for a free connection. What exceeds it raises
-    immediately. A call thus ends within this time and the timeouts of one attempt. None has no
-    limit. Loads retry longer, by their own rules."""
-
     throttled_attempts: int = 10
-    """Maximum attempts after responses that ask for a delay (429, 503, 403 rate limit)."""
-
     server_error_attempts: int = 3
-    """Maximum attempts of a read after a 500, which is often permanent."""
-
     base_delay: float = 0.25
-    """Maximum of the first delay; doubles with each attempt."""
-
     max_delay: float = 20.0
-    """Maximum of all delays."""
-
     overload_base_delay: float = 2.0
-    """Maximum of the first delay after 429 or 503; doubles with each attempt."""
-
     overload_min_delay: float = 0.5
-    """Minimum delay after 429 or 503."""
-
     overload_max_delay: float = 60.0
-    """Maximum of all delays after 429 or 503."""
-
     max_retry_after: float = 300.0
-    """Maximum `Retry-After`; longer values are capped."""
-
     quota_delay: float = 8.0
-    """Maximum delay after a 403 rate limit. Longer than other delays, as the server counts
-    requests per minute and includes rejected ones."""
 
 
 @frozen(kw_only=True, field_transformer=_check_fields)
 class Polling:
-    """The intervals at which the indexing status is polled, in seconds."""
+    """The intervals at which the indexing status is polled, in seconds.
+
+    Args:
+        first_interval: interval before the first poll.
+        interval_growth: factor between two intervals while indexing makes no progress.
+        max_interval: maximum interval while the server's indexing speed is unknown.
+    """
 
     first_interval: float = 0.5
-    """Interval before the first poll."""
-
     interval_growth: float = 1.5
-    """Factor between two intervals while indexing makes no progress."""
-
     max_interval: float = 15.0
-    """Maximum interval while the server's indexing speed is unknown."""
 
 
 @frozen(kw_only=True, field_transformer=_check_fields)
 class LoadTiming:
-    """The intervals and limits of a load, in seconds."""
+    """The intervals and limits of a load, in seconds.
+
+    Args:
+        lookup_intervals: intervals between searches for the document of a create without a
+            response. The last interval repeats.
+        late_create_after_disconnect: time during which a create may still succeed after its
+            connection was lost. The file is not sent again earlier.
+        late_create_after_timeout: the same after a timeout, 502 or 504. Longer, as the server waits
+            for a lock of the dataset without limit (dataset_service, 1.12.1); 400 of 400 timed-out
+            creates succeeded (measured).
+        dataset_lock_time: the same after a timeout while no other create got a response. Dify keeps
+            a dataset's lock for this time after a crash of its API process (measured on 1.4.3 and
+            1.14.2).
+        confirm_interval: interval between two polls that must both report a final status, if two
+            indexing runs of a document may overlap: the first run's `completed` is then withdrawn
+            (measured on 1.14.2).
+        max_sends: maximum number of uploads of one file. Searches for its document do not count.
+        recreate_delay: delay before a document whose indexing failed for a temporary reason is
+            created again; doubles each time.
+        max_recreations: maximum number of times that such a document is created again.
+        probe_interval: delay before the first probe of a failed server; doubles up to
+            `max_probe_interval`.
+        max_probe_interval: maximum interval between probes of a failed server.
+        max_outage: time that a server may be unavailable before the run stops.
+        revisit_interval: polling interval of a page of the document list on which few documents are
+            likely to have finished.
+        tuning_second: unit of time of the automatic tuning of concurrency. Only tests shorten it.
+        grace_period: time that requests in flight get to finish when a load is cancelled.
+    """
 
     lookup_intervals: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 60.0)
-    """Intervals between searches for the document of a create without a response. The last
-    interval repeats."""
-
     late_create_after_disconnect: float = 30.0
-    """Time during which a create may still succeed after its connection was lost. The file is not
-    sent again earlier."""
-
     late_create_after_timeout: float = 120.0
-    """The same after a timeout, 502 or 504. Longer, as the server waits for a lock of the dataset
-    without limit (dataset_service, 1.12.1); 400 of 400 timed-out creates succeeded (measured)."""
-
     dataset_lock_time: float = 600.0
-    """The same after a timeout while no other create got a response. Dify keeps a dataset's lock
-    for this time after a crash of its API process (measured on 1.4.3 and 1.14.2)."""
-
     confirm_interval: float = 5.0
-    """Interval between two polls that must both report a final status, if two indexing runs of a
-    document may overlap: the first run's `completed` is then withdrawn (measured on 1.14.2)."""
-
     max_sends: int = 4
-    """Maximum number of uploads of one file. Searches for its document do not count."""
-
     recreate_delay: float = 30.0
-    """Delay before a document whose indexing failed for a temporary reason is created again;
-    doubles each time."""
-
     max_recreations: int = 2
-    """Maximum number of times that such a document is created again."""
-
     probe_interval: float = 1.0
-    """Delay before the first probe of a failed server; doubles up to `max_probe_interval`."""
-
     max_probe_interval: float = 30.0
-    """Maximum interval between probes of a failed server."""
-
     max_outage: float = 600.0
-    """Time that a server may be unavailable before the run stops."""
-
     revisit_interval: float = 60.0
-    """Polling interval of a page of the document list on which few documents are likely to have
-    finished."""
-
     tuning_second: float = 1.0
-    """Unit of time of the automatic tuning of concurrency. Only tests shorten it."""
-
     grace_period: float = 10.0
-    """Time that requests in flight get to finish when a load is cancelled."""
 
 
 @frozen(kw_only=True)
 class Policy:
-    """All timeouts, retry limits and intervals of a client."""
+    """All timeouts, retry limits and intervals of a client.
+
+    Args:
+        timeout: timeouts of one attempt.
+        retry: number of attempts, and the backoff between them.
+        polling: intervals at which the indexing status is polled.
+        load_timing: intervals and limits of loads.
+    """
 
     timeout: Timeout = field(factory=Timeout)
     retry: Retry = field(factory=Retry)

@@ -10,77 +10,65 @@ from dify_kb.models import MAX_FILE_SIZE
 
 @frozen(kw_only=True)
 class Settings:
-    """Durations, limits and capacity of an emulator. Times in seconds, sizes in bytes."""
+    """Durations, limits and capacity of an emulator. Times in seconds, sizes in bytes.
 
-    workers: int = 1
-    """Documents indexed concurrently. Default installations have one worker up to 1.12, and four
-    on 1.14.2 (measured), where two runs of one document can overlap."""
+    Args:
+        workers: documents indexed concurrently. None: as in a default installation of the version,
+            which has one worker up to 1.12 and four since 1.14.2 (measured), where two runs of one
+            document can overlap.
+        parsing: minimum time in status `parsing`. 0: only the real work.
+        splitting: minimum time in status `splitting`.
+        indexing: minimum time in status `indexing`.
+        status_lock: time for which a document rejects another status change. It is 600 s on servers
+            that lose a race with their own worker (measured).
+        update_hangs: whether updates hang their worker on versions that do so (measured).
+        pipelines: whether new datasets have a pipeline. On real servers only the console creates
+            those.
+        models: whether the workspace has the stub models for embedding and reranking. None: depends
+            on the version; 1.14.2 and 1.16 have them, servers before 1.13 were mostly recorded
+            without.
+        max_file_size: maximum size of a file (UPLOAD_FILE_SIZE_LIMIT).
+        max_body: maximum size of a body; the proxy sends 413 for larger ones
+            (NGINX_CLIENT_MAX_BODY_SIZE, server source).
+        history_size: maximum number of entries in `Emulator.history`, and in `Emulator.runs`.
+        quota: maximum number of writes and searches per window; rejected requests count. None:
+            unlimited, as on self-hosted servers; the cloud's default is 10 (measured).
+        quota_window: length of the sliding window of the quota (measured).
+        processes: simulated API processes (SERVER_WORKER_AMOUNT), to which the following limits
+            apply.
+        connections: maximum number of connections per process (SERVER_WORKER_CONNECTIONS), each
+            counted from its first request until it closes; excess connections wait. 0: unlimited.
+        keep_alive: time until an idle connection is closed, which frees its slot (measured). An
+            hour if connections are unlimited.
+        create_cpu: mean processor time of a create, which occupies its process; gamma-distributed.
+        create_io: mean waiting time of a create, which does not occupy its process;
+            gamma-distributed.
+        dataset_lock: time for which a create blocks other creates in its dataset.
+        seed: random seed for the durations of creates.
+        external_retry: timeout and retries of requests to external knowledge APIs.
+    """
 
+    workers: int | None = None
     parsing: float = 0.0
-    """Minimum time in status `parsing`. 0: only the real work."""
-
     splitting: float = 0.0
-    """Minimum time in status `splitting`."""
-
     indexing: float = 0.0
-    """Minimum time in status `indexing`."""
-
     status_lock: float = 0.0
-    """Time for which a document rejects another status change. It is 600 s on servers that lose a
-    race with their own worker (measured)."""
-
     update_hangs: bool = True
-    """Whether updates hang their worker on versions that do so (measured)."""
-
     pipelines: bool = False
-    """Whether new datasets have a pipeline. On real servers only the console creates those."""
-
     models: bool | None = None
-    """Whether the workspace has the stub models for embedding and reranking. None: depends on the
-    version; 1.16 has them, most recorded servers had none."""
-
     max_file_size: int = MAX_FILE_SIZE
-    """Maximum size of a file (UPLOAD_FILE_SIZE_LIMIT)."""
-
     max_body: int = 100 * 1024 * 1024
-    """Maximum size of a body; the proxy sends 413 for larger ones (NGINX_CLIENT_MAX_BODY_SIZE,
-    server source)."""
-
     history_size: int = 100_000
-    """Maximum number of entries in `Emulator.history`, and in `Emulator.runs`."""
-
     quota: int | None = None
-    """Maximum number of writes and searches per window; rejected requests count. None: unlimited,
-    as on self-hosted servers; the cloud's default is 10 (measured)."""
-
     quota_window: float = 60.0
-    """Length of the sliding window of the quota (measured)."""
-
     processes: int = 1
-    """Simulated API processes (SERVER_WORKER_AMOUNT), to which the following limits apply."""
-
     connections: int = 0
-    """Maximum number of connections per process (SERVER_WORKER_CONNECTIONS), each counted from its
-    first request until it closes; excess connections wait. 0: unlimited."""
-
     keep_alive: float = 5.0
-    """Time until an idle connection is closed, which frees its slot (measured). An hour if
-    connections are unlimited."""
-
     create_cpu: float = 0.0
-    """Mean processor time of a create, which occupies its process; gamma-distributed."""
-
     create_io: float = 0.0
-    """Mean waiting time of a create, which does not occupy its process; gamma-distributed."""
-
     dataset_lock: float = 0.0
-    """Time for which a create blocks other creates in its dataset."""
-
     seed: int = 0
-    """Random seed for the durations of creates."""
-
     external_retry: RetryPolicy = field(factory=RetryPolicy)
-    """Timeout and retries of requests to external knowledge APIs."""
 
     @staticmethod
     def default_pod() -> Settings:

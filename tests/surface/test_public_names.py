@@ -16,6 +16,7 @@ import pytest
 
 import dify_kb
 from dify_kb import errors, resources
+from dify_kb.emulator import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +43,14 @@ def iter_public_methods(kind: type) -> Iterator[tuple[str, object]]:
             yield name, inner
 
 
+SETTINGS = (
+    dify_kb.Timeout,
+    dify_kb.Retry,
+    dify_kb.Polling,
+    dify_kb.LoadTiming,
+    dify_kb.Policy,
+    Settings,
+)
 RESOURCES = sorted(resources.__all__)
 LOCAL_CHECKS = {"length", "some", "checked", "opened", "ConfigError"}
 """Functions that raise ConfigError for an invalid argument before anything is sent."""
@@ -129,6 +138,15 @@ def test_the_example_of_the_package_is_code() -> None:
     assert isinstance(block, ast.AsyncFunctionDef)
     assert isinstance(block.body[0], ast.AsyncWith)
     assert len(block.body[0].body) == 3
+
+
+@pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)
+def test_help_explains_every_setting(kind: type) -> None:
+    """Docstrings below the fields are seen neither by `help` nor by editors at a call."""
+    _, _, listed = (inspect.getdoc(kind) or "").partition("Args:")
+    names = {attribute.name for attribute in attrs.fields(kind)}
+
+    assert {name for name in names if f"\n    {name}: " not in listed} == set()
 
 
 OPTION_TYPES = {"LoadEvent", "LoadMetadata", "OnError", "OnExisting", "OnLoadEvent", "Replace"}
