@@ -122,6 +122,7 @@ class ClientMethods:
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         as_text: Sequence[str] = (),
+        gitignore: bool = False,
         process_rule: ProcessRule | None = None,
         doc_form: DocForm | str | None = None,
         metadata: LoadMetadata = None,
@@ -159,11 +160,12 @@ class ClientMethods:
             source: a folder, a file, an `Item`, or an iterable of these (generators too, also
                 async). Keys are paths relative to the folder; with several folders, they begin
                 with the folder's name.
-            include: globs of files to load. A pattern without `/` matches names at any depth.
-                Names that begin with a dot are left out unless a pattern names them.
-            exclude: globs of files to leave out.
+            include: globs of files to load, as in `.gitignore`. A pattern without `/` matches names
+                at any depth. Names that begin with a dot are left out unless a pattern names them.
+            exclude: globs of files to leave out, in addition to those of `.difyignore` files.
             as_text: globs of files to send as text, with `.txt` appended to their name, for
                 extensions that the server does not accept (rst, py, json, …).
+            gitignore: leave out what `.gitignore` files ignore, too.
             process_rule: the chunking rule; None uses that of the knowledge base, or `automatic`
                 while it is empty. A rule other than in the earlier load sends every file again.
             doc_form: the document form; None uses that of the knowledge base.
@@ -236,6 +238,7 @@ class ClientMethods:
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         as_text: Sequence[str] = (),
+        gitignore: bool = False,
         process_rule: ProcessRule | None = None,
         doc_form: DocForm | str | None = None,
         metadata: LoadMetadata = None,

@@ -110,6 +110,7 @@ class LoadOptions:
     include: Sequence[str] = field(default=("*",), converter=_patterns)
     exclude: Sequence[str] = field(default=(), converter=_patterns)
     as_text: Sequence[str] = field(default=(), converter=_patterns)
+    gitignore: bool = False
     process_rule: ProcessRule | None = None
     doc_form: DocForm | Unset = field(default=None, converter=_doc_form)
     metadata: Metadata = None
@@ -167,6 +168,7 @@ class LoadOptions:
             exclude=self.exclude,
             as_text=self.as_text,
             max_file_size=self.max_file_size,
+            gitignore=self.gitignore,
         )
 
     @property

@@ -17,7 +17,8 @@ from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_FILE_SIZE
 
 from .document_names import UNSTRUCTURED_EXTENSIONS, file_extension, normalize_names
 from .found_file import FoundFile, describe_excess_size, describe_os_error, make_token
-from .glob_patterns import compile_patterns, parse_extension
+from .ignore_files import IgnoreFiles, IgnoreLevels, is_ignored
+from .path_patterns import compile_patterns, parse_extension
 
 if TYPE_CHECKING:
     from .file_source import FileSource, SourceEntry
@@ -35,12 +36,16 @@ _BROKEN_LINK = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 @frozen(kw_only=True)
 class ScanRules:
-    """The rules that select the files to load. Sizes are in bytes."""
+    """The rules that select the files to load. Sizes are in bytes.
+
+    `gitignore` applies `.gitignore` files in addition to `.difyignore` files.
+    """
 
     include: Sequence[str] = ("*",)
     exclude: Sequence[str] = ()
     as_text: Sequence[str] = ()
     max_file_size: int = MAX_FILE_SIZE
+    gitignore: bool = False
 
 
 def _never() -> bool:
@@ -181,6 +186,8 @@ class Scanner:
         if not self._is_wanted(entry.key):
             return None
         key, size, format_ = f"{label}{entry.key}", entry.size, self._format(entry.key)
+        if entry.unreadable is not None:
+            return refused_result(key, Outcome.FAILED, entry.unreadable, size=size or 0)
         rule = entry.refused
         if rule is None and format_ is _FileFormat.UNSUPPORTED:
             rule = _unsupported_result(key)
@@ -211,28 +218,48 @@ class Scanner:
                 root.path, key, self._format(key), root.path.parent, explicit=True
             )
             return
-        pending = [(os.fspath(root.path), "")]
+        ignore_files = IgnoreFiles(self._rules.gitignore)
+        outer = ignore_files.open_root(root.path)
+        pending = [(os.fspath(root.path), "", outer)]
         while pending and not stop():
-            path, below = pending.pop()
+            path, below, outer = pending.pop()
             folders: list[tuple[str, str]] = []
-            entries, error = _list_folder(path)
-            for name, entry in entries:
-                relative = f"{below}{name}"
-                try:
-                    is_folder = entry.is_dir(follow_symlinks=False)
-                except OSError as failure:
-                    if not self._is_hidden(relative) and not self._excluded(relative):
-                        yield _unreadable_result(f"{root.label}{relative}", failure)
-                    continue
-                if is_folder:
-                    if not self._excluded(relative):
-                        folders.append((entry.path, f"{relative}/"))
-                elif self._is_wanted(relative):
-                    key, format_ = f"{root.label}{relative}", self._format(relative)
-                    yield self._check_file(entry, key, format_, root.path, explicit=False)
-            if error is not None:
-                yield _unreadable_result(f"{root.label}{below}" or f"{root.path.name}/", error)
-            pending.extend(reversed(folders))
+            try:
+                levels = ignore_files.enter(outer, path, below)
+            except OSError as failure:  # what it ignores must not be loaded
+                yield _unreadable_result(f"{root.label}{below}{failure.filename}", failure)
+                continue
+            yield from self._check_folder(root, path, below, levels, folders)
+            pending.extend((*folder, levels) for folder in reversed(folders))
+
+    def _check_folder(
+        self,
+        root: ScanRoot,
+        path: str,
+        below: str,
+        levels: IgnoreLevels,
+        folders: list[tuple[str, str]],
+    ) -> Iterator[FoundFile | ItemResult]:
+        """Yield the files of one folder, and add its subfolders to `folders`."""
+        entries, error = _list_folder(path)
+        for name, entry in entries:
+            relative = f"{below}{name}"
+            try:
+                is_folder = entry.is_dir(follow_symlinks=False)
+            except OSError as failure:
+                if not self._is_hidden(relative) and not self._excluded(relative):
+                    yield _unreadable_result(f"{root.label}{relative}", failure)
+                continue
+            if is_ignored(levels, relative, is_folder=is_folder):
+                continue
+            if is_folder:
+                if not self._excluded(relative):
+                    folders.append((entry.path, f"{relative}/"))
+            elif self._is_wanted(relative):
+                key, format_ = f"{root.label}{relative}", self._format(relative)
+                yield self._check_file(entry, key, format_, root.path, explicit=False)
+        if error is not None:
+            yield _unreadable_result(f"{root.label}{below}" or f"{root.path.name}/", error)
 
     def _is_wanted(self, relative: str) -> bool:
         if self._is_hidden(relative):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dify_kb import ConfigError
-from dify_kb.ingest.sources.glob_patterns import compile_patterns, parse_extension
+from dify_kb.ingest.sources.path_patterns import compile_patterns, parse_extension
 
 
 @pytest.mark.parametrize(
@@ -30,13 +30,13 @@ from dify_kb.ingest.sources.glob_patterns import compile_patterns, parse_extensi
         ("a[!x]b", "a/b", False),
         ("[^a].txt", "^.txt", True),
         ("a+b.txt", "a+b.txt", True),
-        ("[x", "[x", True),
+        ("*.md", "a/b.md/c.txt", True),
         ("资料/*", "资料/说明.md", True),
         ("caf\xe9*", "cafe\u0301.md", True),
         ("cafe\u0301*", "caf\xe9.md", True),
     ],
 )
-def test_glob_patterns_match(pattern: str, path: str, matches: bool) -> None:  # noqa: FBT001 -- a column of the table
+def test_path_patterns_match(pattern: str, path: str, matches: bool) -> None:  # noqa: FBT001 -- a column of the table
     assert compile_patterns([pattern])(path) is matches
 
 
@@ -49,7 +49,7 @@ def test_single_string_is_one_pattern() -> None:
     assert not compile_patterns("*.md")("a.txt")
 
 
-@pytest.mark.parametrize("pattern", ["", "/", "[z-a]"])
+@pytest.mark.parametrize("pattern", ["", "/", "!", "[z-a]", "[x", "# *.md"])
 def test_invalid_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(ConfigError, match="Invalid glob pattern"):
         compile_patterns([pattern])
