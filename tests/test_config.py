@@ -164,6 +164,12 @@ def test_a_key_is_in_no_repr() -> None:
     assert repr(client) == "<AsyncClient https://dify.test/v1>"
 
 
+@pytest.mark.parametrize("path", ["a\x00b", "~no-such-user-1/a.db", "?version=\x00", "a?b=\x00"])
+def test_an_invalid_address_of_the_embedded_server_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError):
+        AsyncClient(f"emulator:{path}")
+
+
 @pytest.mark.parametrize("concurrency", [-1, -8])
 def test_a_concurrency_below_one_is_refused(concurrency: int) -> None:
     """The first request would wait forever."""

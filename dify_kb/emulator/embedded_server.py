@@ -256,7 +256,12 @@ def create_emulator(location: str) -> Emulator:
             f"Unknown option {next(iter(options))!r} in address {f'emulator:{location}'!r}.",
             hint="Use emulator:PATH or emulator:PATH?version=1.16.",
         )
-    database_path = Path(path).expanduser() if path else None
+    if "\0" in path:
+        raise ConfigError(f"The path {path!r} contains a NUL character.", hint="Use another path.")
+    try:
+        database_path = Path(path).expanduser() if path else None
+    except RuntimeError as error:  # a user without a home
+        raise ConfigError(f"Invalid path {path!r}: {error}.", hint="Use another path.") from error
     return Emulator(database_path, version=version) if version else Emulator(database_path)
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from dify_kb.errors import ApiError, ConfigError, ConnectError, KnowledgeError, TransportError
+from dify_kb.wire.codec import surrogate_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,8 @@ def convert_error(
                 delivered=False,
                 hint=hint,
             )
+        case UnicodeEncodeError() if not is_answered:
+            return surrogate_error()
         case ValueError() if not is_answered:
             return ConfigError(
                 f"{endpoint}: the request cannot be sent ({error}).",

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
+from .codec import surrogate_error
 from .version_bugs import is_older
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class Endpoint(Generic[B, R]):
     """An operation of the API. Logs, errors and fault plans refer to it by `name`.
 
     `status` is the success status of a 1.16 server; the client accepts any 2xx. `since` is the
-    oldest version known to support the operation (None: all), `until` the first without it.
+    oldest version known to support the operation (None: all), `until` the oldest newer one known to
+    lack it.
     """
 
     name: str
@@ -139,7 +141,10 @@ def _fill_path(path: str, path_params: dict[str, str]) -> str:
 @functools.lru_cache(maxsize=4096)
 def _quote(value: str) -> str:
     """Quote a path parameter. Cached, as nearly all calls of a load have the same dataset id."""
-    return quote(value, safe="")
+    try:
+        return quote(value, safe="")
+    except UnicodeEncodeError as error:
+        raise surrogate_error() from error
 
 
 NOTHING = type(None)

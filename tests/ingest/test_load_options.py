@@ -146,3 +146,8 @@ def test_values_of_another_type_are_refused_with_the_option(option: str, value: 
     """Not by an error deep inside of the load."""
     with pytest.raises(TypeError, match=f"^{option} must be"):
         LoadOptions.from_arguments({option: value})
+
+
+def test_a_journal_path_with_a_nul_is_refused() -> None:
+    with pytest.raises(ConfigError, match="NUL"):
+        LoadOptions(journal="a\x00b")

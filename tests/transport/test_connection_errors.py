@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,14 +14,17 @@ import pytest
 import trustme
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.tls import TLSListener
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import dify_kb
 from dify_kb import AsyncClient, KnowledgeError, Policy, Retry, Timeout
 
 KEY = "dataset-Secret123"
+D1 = "11111111-1111-4111-8111-111111111111"
 ONCE = Policy(
     timeout=Timeout(connect=5, read=5, answer=5),
-    retry=Retry(read_attempts=1, write_attempts=1),
+    retry=Retry(read_attempts=1, idempotent_attempts=1, write_attempts=1, throttled_attempts=1),
 )
 NOW = datetime.now(UTC)
 AUTHORITY = trustme.CA()
@@ -263,3 +267,44 @@ async def test_a_proxy_that_does_not_connect_is_said(status: int) -> None:
     assert isinstance(error, dify_kb.ConnectError)
     assert f"through the proxy (the proxy responded {status} Nope)" in error.summary
     assert "Pa55" not in f"{error} {error.__cause__!r}"
+
+
+# --- anything
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.binary(max_size=200)
+    | st.builds(
+        b"HTTP/1.1 %d X\r\n%b: %b\r\n\r\n%b".__mod__,
+        st.tuples(
+            st.sampled_from([200, 204, 302, 404, 500, 999]),
+            st.sampled_from([b"Content-Length", b"Content-Encoding", b"Content-Type"])
+            | st.sampled_from([b"Transfer-Encoding", b"Location", b"Retry-After", b"X"]),
+            st.binary(max_size=20) | st.sampled_from([b"gzip", b"br", b"chunked", b"http://["]),
+            st.binary(max_size=60),
+        ),
+    )
+)
+async def test_any_response_is_an_error_of_this_package(response: bytes) -> None:
+    async def handle(stream: SocketStream) -> None:
+        await stream.receive()
+        await stream.send(response)
+
+    async with (
+        serve(handle) as port,
+        AsyncClient(f"http://127.0.0.1:{port}", KEY, policy=ONCE) as c,
+    ):
+        with pytest.raises(KnowledgeError):
+            await c.datasets.list()
+        with contextlib.suppress(KnowledgeError):  # a delete needs no body
+            await c.datasets.delete(D1)
+
+
+async def test_a_name_that_is_not_unicode_is_refused(client: AsyncClient) -> None:
+    for call in (
+        client.documents.indexing_status(D1, "\udcff"),
+        client.datasets.list(keyword="\udcff"),
+    ):
+        with pytest.raises(dify_kb.ConfigError, match="not valid Unicode"):
+            await call
