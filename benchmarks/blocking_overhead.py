@@ -7,7 +7,6 @@ overhead exceeds its bound.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import statistics
@@ -55,7 +54,7 @@ def time_calls(rounds: int) -> Mapping[str, Sequence[float]]:
     with null_server.run_in_process() as url, Client(url, "key") as client:
         loop = client._loop  # noqa: SLF001 -- to measure the thread hop alone
         rows: dict[str, Callable[[], float]] = {
-            ASYNC_PING: lambda: anyio.run(time_async_call, url, backend_options=backend_options()),
+            ASYNC_PING: lambda: anyio.run(time_async_call, url),
             BLOCKING_PING: lambda: time_blocking_call(client.ping),
             "the hop alone": lambda: time_blocking_call(lambda: loop.run(do_nothing)),
         }
@@ -96,19 +95,9 @@ async def do_nothing() -> None:
     """Return immediately."""
 
 
-def backend_options() -> dict[str, bool]:
-    """Return anyio options with the same event loop as the blocking client."""
-    return {"use_uvloop": importlib.util.find_spec("uvloop") is not None}
-
-
 def describe_versions() -> str:
     """Return the versions of Python and the packages."""
-    names = [
-        "dify-kb",
-        "aiohttp",
-        "anyio",
-        *(["uvloop"] if backend_options()["use_uvloop"] else []),
-    ]
+    names = ("dify-kb", "aiohttp", "anyio")
     python = f"Python {platform.python_version()}"
     return ", ".join([python, *(f"{name} {version(name)}" for name in names)])
 

@@ -94,7 +94,7 @@ class Client(BlockingClientBase):
             loop=loop,
         )
         self._loop = LoopThread(self._target, loop or "asyncio")
-        self._view = False
+        self._entered = self._view = False
 
     @classmethod
     def from_profile(
@@ -110,6 +110,7 @@ class Client(BlockingClientBase):
         ssl: _ssl.SSLContext | None = None,
         on_event: OnAttempt | None = None,
         policy: Policy | None = None,
+        loop: EventLoopName | None = None,
     ) -> Self:
         """Create a client with the address and key of a profile in `~/.config/dify-kb/config.toml`.
 
@@ -135,11 +136,17 @@ class Client(BlockingClientBase):
             ssl=ssl,
             on_event=on_event,
             policy=policy,
+            loop=loop,
         )
 
     def __enter__(self) -> Self:
         self._check_owner()
+        if self._entered:
+            raise ConfigError(
+                "The client is already open.", hint="Open each client once; threads may share it."
+            )
         self._loop.start()
+        self._entered = True
         return self
 
     def __exit__(
@@ -189,6 +196,7 @@ class Client(BlockingClientBase):
                 the client's thread.
         """
         self._check_owner()
+        self._entered = False
         self._loop.close()
 
     def _check_owner(self) -> None:

@@ -150,6 +150,13 @@ def test_closing_twice_is_harmless_and_final(client: Client) -> None:
         pass
 
 
+def test_an_open_client_is_not_opened_again(client: Client) -> None:
+    """The end of the inner block would close it under the outer one."""
+    with pytest.raises(ConfigError, match="already open"), client:
+        pass
+    assert client.datasets.list().total == 0
+
+
 def test_closing_ends_the_calls_of_other_threads(emulator: Emulator, client: Client) -> None:
     """A program that shuts down must not wait for a hanging server."""
     emulator.faults.plan("datasets.list", ["stall 5"])
