@@ -33,7 +33,6 @@ class DecodeError(ValueError):
     """Raised for an unexpected value in a response; the message contains its JSON path."""
 
     def __init__(self, reason: str, path: str = "") -> None:
-        """Create an error for the value at `path`, which is relative to the value read."""
         super().__init__(f"{reason} @ ${path}")
         self.reason = reason
         self.path = path
@@ -135,20 +134,19 @@ def _to_query_value(value: object) -> str:
     return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
+_TYPE_NAMES = {
+    NoneType: "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
+
+
 def _describe_type(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case list() | tuple():
-            return "a list"
-        case _:
-            return "an object"
+    return _TYPE_NAMES.get(type(value), type(value).__name__)
 
 
 def _read_text(value: object, _: object) -> str:
@@ -219,11 +217,6 @@ def _write_time(value: datetime) -> int | float:
     return int(seconds) if seconds.is_integer() else seconds
 
 
-def _is_list(shape: Any) -> bool:
-    origin: object = get_origin(shape)
-    return origin is Sequence
-
-
 def _create_list_reader(shape: Any) -> Callable[[object, object], object]:
     """Create a reader for JSON arrays; other iterables (text, objects) are rejected."""
     (inner,) = get_args(shape)
@@ -254,7 +247,7 @@ def _without_null(shape: Any) -> Any:
 
 def _create_nullable_reader(shape: Any) -> Callable[[object, object], object]:
     inner = _without_null(shape)
-    read: Callable[[object, object], object] = _converter.get_structure_hook(inner)
+    read = _converter.get_structure_hook(inner)
     return lambda value, _: None if value is None else read(value, inner)
 
 
@@ -274,45 +267,24 @@ def _class_of(shape: Any) -> Any:
     return shape if origin is None else origin
 
 
-@attrs.frozen
-class _FieldReader:
-    """The reader of a model's field.
-
-    Values of the type `plain`, if not None, need no reading, and `ignored` values are the default.
-    """
-
-    name: str
-    plain: type[object] | None
-    ignored: object
-    read: Callable[[object, object], object]
-    shape: object
-    required: bool
+_FieldReader = tuple[
+    str, type[object] | None, object, Callable[[object, object], object], object, bool
+]
+"""The name of a field; the type whose values need no reading; the value that means the default;
+the reader and its argument; whether the field is required."""
 
 
-def _create_field_readers(shape: Any) -> Sequence[_FieldReader]:
-    model = _class_of(shape)
-    attrs.resolve_types(model)
-    required = required_fields(model)
-    readers: list[_FieldReader] = []
-    for attribute in attrs.fields(model):
-        field_shape: Any = attribute.type
-        if getattr(field_shape, "__parameters__", ()):  # the type variable of a generic model
-            field_shape = field_shape[get_args(shape)]
-        inner = _without_null(field_shape) if _is_nullable(field_shape) else field_shape
-        ignored = None if attribute.default is None else _MISSING
-        if ignored is None:
-            field_shape = inner
-        readers.append(
-            _FieldReader(
-                attribute.name,
-                inner if inner in {str, int, float, bool} else None,
-                ignored,
-                _converter.get_structure_hook(field_shape),
-                field_shape,
-                attribute.name in required,
-            )
-        )
-    return [reader for reader in readers if reader.name != "extra"]
+def _create_field_reader(field: Any, shape: Any, *, required: bool) -> _FieldReader:
+    field_shape = field.type
+    if getattr(field_shape, "__parameters__", ()):  # the type variable of a generic model
+        field_shape = field_shape[get_args(shape)]
+    inner = _without_null(field_shape) if _is_nullable(field_shape) else field_shape
+    plain = inner if inner in {str, int, float, bool} else None
+    if field.default is None:
+        read = _converter.get_structure_hook(inner)
+        return field.name, plain, None, read, inner, required
+    read = _converter.get_structure_hook(field_shape)
+    return field.name, plain, _MISSING, read, field_shape, required
 
 
 _MISSING = object()
@@ -324,10 +296,15 @@ def _create_reader(shape: Any) -> Callable[[object, object], object]:
     One loop without generated code: as fast as the code that cattrs generates (measured), and the
     only way to continue after a field that cannot be read.
     """
-    model = _class_of(shape)
-    fields = [attrs.astuple(reader, recurse=False) for reader in _create_field_readers(shape)]
-    names = frozenset(name for name, *_ in fields)
+    model = attrs.resolve_types(_class_of(shape))
+    needed = required_fields(model)
     has_extra = "extra" in attrs.fields_dict(model)
+    fields = [
+        _create_field_reader(field, shape, required=field.name in needed)
+        for field in attrs.fields(model)
+        if field.name != "extra"
+    ]
+    names = frozenset(name for name, *_ in fields)
 
     def read(value: object, _: object) -> object:
         received = _read_mapping(value, None)
@@ -406,7 +383,9 @@ def _create_converter() -> cattrs.Converter:
     converter.register_structure_hook_func(lambda s: s == Mapping[str, object], _read_mapping)
     converter.register_structure_hook_func(lambda s: s == MetadataScalar, _read_scalar)
     converter.register_structure_hook_func(lambda s: s == FilterValue, _read_filter_value)
-    converter.register_structure_hook_factory(_is_list, _create_list_reader)
+    converter.register_structure_hook_factory(
+        lambda shape: cast("object", get_origin(shape)) is Sequence, _create_list_reader
+    )
     converter.register_structure_hook_factory(_can_be_unset, _create_optional_reader)
     converter.register_structure_hook_factory(
         lambda shape: attrs.has(_class_of(shape)), _create_reader
