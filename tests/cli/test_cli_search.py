@@ -41,6 +41,17 @@ def test_economy_dataset_supports_keyword_search(cli: Cli) -> None:
 
 @economy
 @pytest.mark.usefixtures("base")
+def test_the_order_of_results_without_scores_is_explained(cli: Cli) -> None:
+    """Since 1.12, the server returns the results of a keyword search in no order (measured)."""
+    code, out, err = cli("search", *WHERE, "night burrows wombats")
+
+    assert code == 0
+    assert out.index("wombat.txt") < out.index("\n2. bat.txt")
+    assert "sorted by the number of words that they share with the query" in " ".join(err.split())
+
+
+@economy
+@pytest.mark.usefixtures("base")
 @pytest.mark.parametrize(
     ("options", "what"),
     [

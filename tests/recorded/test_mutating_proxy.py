@@ -23,6 +23,7 @@ from recorded_exchanges import find_endpoint, find_fields
 from dify_kb import AsyncClient, Policy
 from dify_kb.cli import run
 from dify_kb.emulator import Emulator
+from dify_kb.models import TechniqueName
 
 SENT_BACK = ("content-type", "x-version")
 MISSING = object()
@@ -105,7 +106,7 @@ async def test_calls_work_whatever_the_values_of_optional_fields(
     quick: Policy,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
-    technique: str,
+    technique: TechniqueName,
     seed: int,
     share: float,
 ) -> None:

@@ -12,9 +12,11 @@ from dify_kb import (
     Dataset,
     Document,
     DocumentStatus,
+    Field,
     Item,
     ItemResult,
     LoadReport,
+    MetadataFilter,
     ModelProvider,
     Page,
     Pager,
@@ -35,6 +37,8 @@ async def calls(client: AsyncClient, dataset: Dataset, batch: str) -> None:
     assert_type(await client.datasets.list(limit=10), Page[Dataset])
     assert_type(client.datasets.iter(keyword="a"), Pager[Dataset])
     assert_type(await client.datasets.retrieve(dataset, "how?"), RetrievalResult)
+    assert_type((Field("a") == 1) & (Field("b") > 2) | (Field("c") == 3), MetadataFilter)
+    await client.datasets.retrieve(dataset, "how?", method="hybrid", filter=Field("year") >= 2024)
     assert_type(await client.documents.create_by_text(dataset, "a", "text"), CreatedDocument)
     assert_type(await client.documents.create_by_file(dataset, Path("a.txt")), CreatedDocument)
     assert_type(client.documents.iter(dataset), Pager[Document])
@@ -55,6 +59,11 @@ async def mistakes(client: AsyncClient, dataset: Dataset) -> None:
     await client.datasets.list(10)  # type: ignore[call-arg]
     await client.datasets.list(size=10)  # type: ignore[call-arg]
     await client.datasets.retrieve(dataset)  # type: ignore[call-arg]
+    await client.datasets.retrieve(dataset, "how?", method="vector")  # type: ignore[arg-type]
+    await client.datasets.create("a", indexing_technique="econmy")  # type: ignore[arg-type]
+    await client.datasets.create("a", permission="everybody")  # type: ignore[arg-type]
+    await client.documents.list(dataset, status="done")  # type: ignore[arg-type]
+    await client.metadata.create(dataset, "a", type="date")  # type: ignore[arg-type]
     await client.load(dataset, "docs", wait="for ever")  # type: ignore[arg-type]
     await client.load(dataset, "docs", replace="beside")  # type: ignore[arg-type]
     client.load_iter(dataset, "docs", dry_run=True)  # type: ignore[call-arg]
