@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import anyio
-import anyio.to_thread
-from anyio.lowlevel import RunVar, checkpoint
+from anyio.lowlevel import RunVar, checkpoint, checkpoint_if_cancelled
 from attrs import define, field
 
 T = TypeVar("T")
@@ -20,6 +23,9 @@ T = TypeVar("T")
 BATCH_SECONDS = 0.002
 """Seconds that a thread spends on its batch. Reading a small cached file takes 0.02 ms, a thread
 switch 0.1 to 0.2 ms (measured). Calls queued behind a slower one run in parallel instead."""
+
+IDLE_SECONDS = 10.0
+"""Seconds after which an idle thread ends."""
 
 BATCH_TIMEOUT = 0.05
 """Seconds after which calls queued behind a blocked one run in parallel."""
@@ -51,14 +57,55 @@ async def run_in_batch(function: Callable[..., T], *args: object) -> T:
 
 
 async def run_in_thread(function: Callable[..., T], *args: object) -> T:
-    """Call `function` in a separate thread; cancellation abandons the call immediately."""
-    return await anyio.to_thread.run_sync(partial(function, *args), abandon_on_cancel=True)
+    """Call `function` in a separate thread; cancellation abandons the call immediately.
+
+    The threads are daemons: a read on a file system that hangs must not keep the process from
+    ending, as it would in a thread of `anyio.to_thread`.
+    """
+    await checkpoint_if_cancelled()
+    job = _Job(partial(copy_context().run, function, *args))
+    try:
+        worker = _idle_workers.pop()
+    except IndexError:
+        worker = _Worker()
+    worker.jobs.put(job)
+    await job.wait()
+    if job.error is not None:
+        raise job.error
+    return job.value
+
+
+class _Worker:
+    """A daemon thread that calls jobs one by one, and ends when it is idle for a while."""
+
+    def __init__(self) -> None:
+        self.jobs: queue.SimpleQueue[_Job[Any]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="dify-kb reader", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                job = self.jobs.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                try:
+                    _idle_workers.remove(self)
+                except ValueError:  # a caller has just chosen this worker
+                    continue
+                return
+            job.call(self)
+
+
+_idle_workers: deque[_Worker] = deque()
+"""The workers without a job; in all event loops."""
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_idle_workers.clear)
 
 
 @define(eq=False)
 class _Job(Generic[T]):
     function: Callable[[], T]
-    error: Exception | None = None
+    error: BaseException | None = None
     value: T = field(init=False)
     _claimed: threading.Lock = field(factory=threading.Lock)
     _finished: bool = False
@@ -68,12 +115,15 @@ class _Job(Generic[T]):
         """Return True to the first caller only, which must then call the job."""
         return self._claimed.acquire(blocking=False)
 
-    def call(self) -> None:
+    def call(self, worker: _Worker | None = None) -> None:
+        """Call the function and wake its caller; `worker` is idle from then on."""
         try:
             self.value = self.function()
-        except Exception as error:  # noqa: BLE001 -- raised by run_in_batch
+        except BaseException as error:  # noqa: BLE001 -- raised in the caller
             self.error = error
         self._finished = True
+        if worker is not None:
+            _idle_workers.append(worker)
         if self._notify is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed; no task waits
                 self._notify()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +14,12 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from dify_kb.transport.thread_batch import BATCH_SECONDS, OPEN_ITERATIONS, run_in_batch
+from dify_kb.transport.thread_batch import (
+    BATCH_SECONDS,
+    OPEN_ITERATIONS,
+    run_in_batch,
+    run_in_thread,
+)
 
 WAIT = 5.0
 """Timeout of a thread that waits for another, in seconds."""
@@ -147,3 +154,39 @@ async def test_a_cancelled_caller_does_not_wait_for_a_stuck_call(place: str) -> 
     assert scope.cancelled_caught
     assert time.monotonic() - began < WAIT / 2
     release.set()
+
+
+ABANDON = """
+import threading
+import anyio
+from dify_kb.transport.thread_batch import run_in_thread
+
+async def main():
+    with anyio.move_on_after(0.1):
+        await run_in_thread(threading.Event().wait)
+
+anyio.run(main)
+print("done", flush=True)
+"""
+
+
+def test_a_read_that_never_returns_does_not_keep_the_process_from_ending() -> None:
+    """The threads of anyio and of executors are waited for at exit."""
+    ended = subprocess.run(  # noqa: S603 -- this interpreter
+        [sys.executable, "-c", ABANDON], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert ended.stdout == "done\n"
+
+
+async def test_threads_are_used_again() -> None:
+    seen = {await run_in_thread(threading.get_ident) for _ in range(20)}
+
+    assert len(seen) <= 2
+    assert threading.get_ident() not in seen
+
+
+async def test_an_exit_in_a_thread_reaches_the_caller() -> None:
+    """Otherwise the thread would end and its caller wait forever."""
+    with pytest.raises(SystemExit):
+        await run_in_thread(sys.exit)
