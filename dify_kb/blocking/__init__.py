@@ -30,7 +30,7 @@ class Client(BlockingClientBase):
     Use it as a context manager: `with Client(url, key) as client`. Methods, parameters and results
     are those of `AsyncClient`, which runs in a background thread. The thread starts with the first
     call (or `with`) and ends with `close` or the process. Threads may share a client. A call takes
-    about 0.2 ms longer than the asynchronous one; `iter` adds that once per 100 rows, `load` once
+    about 0.3 ms longer than the asynchronous one; `iter` adds that once per 100 rows, `load` once
     in all. Ctrl-C cancels the current call. The client also works while an event loop is running,
     as in a notebook, but blocks it.
 
