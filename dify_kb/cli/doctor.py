@@ -7,7 +7,7 @@ import typer
 
 import dify_kb
 from dify_kb.config import MAX_FILE_SIZE
-from dify_kb.errors import KnowledgeError
+from dify_kb.errors import ForbiddenError, KnowledgeError, UnauthorizedError
 
 from . import exit_codes, output
 from .bulk import format_count
@@ -58,7 +58,13 @@ async def _run_checks(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
     try:
         page = await client.datasets.list(limit=1, include_all=True)
     except KnowledgeError as error:
-        yield DiagnosticCheck(check="key", status="failed", detail=error.summary, remedy=error.hint)
+        is_refused = isinstance(error, UnauthorizedError | ForbiddenError)
+        yield DiagnosticCheck(
+            check="key" if is_refused else "server",
+            status="failed",
+            detail=error.summary,
+            remedy=error.hint,
+        )
         return
     yield DiagnosticCheck(
         check="key", status="ok", detail=f"valid for {format_count(page.total, 'dataset')}"

@@ -136,6 +136,20 @@ def test_doctor_reports_each_check(cli: Cli) -> None:
     assert "failed  key" in out
 
 
+def test_doctor_blames_neither_key_nor_request_for_the_plugin_daemon(
+    cli: Cli, emulator: Emulator
+) -> None:
+    """Dify answers 400 invalid_param to everything while its plugin daemon is down."""
+    emulator.faults.plan("datasets.list", ["plugin-daemon"] * 9)
+
+    code, out, _ = cli("doctor")
+
+    assert code == 1
+    assert "failed  server" in out
+    assert "plugin daemon" in out
+    assert "failed  key" not in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "what", "following"),
     [

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import dify_kb
 from dify_kb import AsyncClient, KnowledgeError, Policy, Retry, Timeout
+from dify_kb.emulator import Emulator
 
 KEY = "dataset-Secret123"
 D1 = "11111111-1111-4111-8111-111111111111"
@@ -227,6 +228,62 @@ async def test_a_page_in_place_of_a_response_has_its_own_remedy(kind: str) -> No
         error = await fail_list(f"http://127.0.0.1:{port}")
 
     assert remedy in error.hint
+
+
+def respond_by_path(pages: dict[str, str]) -> Handler:
+    """Return a handler of one request per connection; other paths get a page with 404."""
+
+    async def handle(stream: SocketStream) -> None:
+        path = (await stream.receive()).split()[1].decode().partition("?")[0]
+        page = pages.get(path, "404 X\nContent-Type: text/html\n\n<html></html>")
+        head, _, body = page.partition("\n\n")
+        head = f"HTTP/1.1 {head}\nConnection: close\nContent-Length: {len(body)}\n\n"
+        await stream.send((head.replace("\n", "\r\n") + body).encode())
+
+    return handle
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '200 OK\n\n{"data": [], "limit": 1, "total": 0, "page": 1, "has_more": false}',
+        '401 No\n\n{"code": "unauthorized", "message": "Access token is invalid", "status": 401}',
+    ],
+    ids=["a valid key", "an invalid key"],
+)
+async def test_ping_needs_neither_the_route_nor_the_version_header(answer: str) -> None:
+    """1.12.1 and 1.14.2 lack `GET /v1/`; a proxy may remove `X-Version`."""
+    async with (
+        serve(respond_by_path({"/v1/datasets": answer})) as port,
+        AsyncClient(f"http://127.0.0.1:{port}", KEY, policy=ONCE) as client,
+    ):
+        info = await client.ping()
+
+    assert info.server_version is None
+
+
+async def test_ping_of_another_server_is_an_error() -> None:
+    async with (
+        serve(respond_by_path({})) as port,
+        AsyncClient(f"http://127.0.0.1:{port}", KEY, policy=ONCE) as client,
+    ):
+        with pytest.raises(dify_kb.NotFoundError, match="Check the path of the base URL"):
+            await client.ping()
+
+
+async def test_a_plugin_daemon_that_is_down_is_a_temporary_failure(
+    client: AsyncClient, emulator: Emulator
+) -> None:
+    """Dify answers 400 invalid_param, as for a wrong request."""
+    emulator.faults.plan("datasets.list", ["plugin-daemon"] * 2)
+    await client.datasets.list()
+    emulator.faults.plan("datasets.list", ["plugin-daemon"] * 20)
+
+    with pytest.raises(dify_kb.ServerError) as raised:
+        await client.datasets.list()
+
+    assert "plugin daemon" in raised.value.hint
+    assert "Correct the request" not in raised.value.hint
 
 
 # --- proxies
