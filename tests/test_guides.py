@@ -195,8 +195,8 @@ async def test_the_table_lists_every_resource_and_method(client: AsyncClient) ->
     assert listed == {
         name: {
             method
-            for method, value in vars(type(getattr(client, name))).items()
-            if inspect.isfunction(value) and not method.startswith("_")
+            for method, _ in inspect.getmembers(type(getattr(client, name)), inspect.isfunction)
+            if not method.startswith("_")
         }
         for name in listed
     }
