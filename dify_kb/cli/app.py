@@ -19,7 +19,7 @@ from typer.main import get_command, get_group
 from dify_kb.errors import ConfigError, KnowledgeError
 
 from . import completion, exit_codes, option_types
-from .command_line import PROGRAM_OPTIONS, complete_hint, hoist_program_options
+from .command_line import PROGRAM_OPTIONS, hoist_program_options
 from .run_command import CommandContext, Invocation
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def run(arguments: Sequence[str], *, policy: Policy | None = None) -> int:
         from . import output
 
         code = exit_codes.exit_code_for(error)
-        error.hint = complete_hint(error.hint, arguments, invocation.profile, invocation.dataset)
+        error.hint = invocation.complete_hint(error.hint)
         output.print_error(error)
         if "--json" in arguments:
             output.print_json(

@@ -9,6 +9,7 @@ from dify_kb.bench.benchmark_plan import BenchmarkPlan, Technique
 from dify_kb.errors import ConfigError
 
 from . import bulk, option_types, output
+from .command_line import format_command_line
 from .name_lookup import ResourceRef
 from .run_command import CommandContext, is_json_output, run_with_client
 
@@ -235,12 +236,13 @@ def write_corpus(
             output.dump_json(evaluation_queries.query_to_json(query))
             for query in evaluation_queries.default_queries(samples)
         ]
-        (folder / "queries.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        queries = folder / "queries.jsonl"
+        queries.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     except OSError as error:
         raise ConfigError(
             f"Cannot write to {folder}: {error.strerror}.", hint="Pass a new folder."
         ) from error
     output.err.print(
         f"Wrote {len(samples):,} documents and {len(lines):,} queries. To evaluate retrieval:\n"
-        f"  dify-kb eval {folder / 'queries.jsonl'} --corpus {folder / 'documents'}"
+        f"  {format_command_line(('eval', str(queries), '--corpus', str(folder / 'documents')))}"
     )

@@ -69,7 +69,7 @@ def instruct_repetition(purpose: str, words: Sequence[str], *extra: str) -> str:
     notes = f"Run this command to {purpose}"
     if ("--files-from", "-") in itertools.pairwise(words) or "--files-from=-" in words:
         notes = f"Standard input was read. Pipe the list again into this command to {purpose}"
-    if any(word.partition("=")[0] in _SECRET for word in words):
+    if has_secrets(words):
         notes += ", with your own value for …"
     return f"{notes}:\n       {command}"
 
@@ -96,7 +96,15 @@ def complete_hint(hint: str, arguments: Sequence[str], profile: str | None, data
     options = _quote_words(_connection_options(arguments))
     if profile and "--profile" not in " ".join(options):
         options = ["--profile", quote_word(profile), *options]
-    return _SUGGESTED_COMMAND.sub(lambda match: " ".join([match[1], *options]), hint)
+    completed = _SUGGESTED_COMMAND.sub(lambda match: " ".join([match[1], *options]), hint)
+    if completed != hint and has_secrets(arguments):
+        completed += " Use your own value for …"
+    return completed
+
+
+def has_secrets(words: Sequence[str]) -> bool:
+    """Return whether a printed command line lacks secrets that were typed."""
+    return any(word.partition("=")[0] in _SECRET for word in words)
 
 
 def _connection_options(arguments: Sequence[str]) -> list[str]:

@@ -205,7 +205,7 @@ class LoadRunner:
             output.err.print(line)
         step = load_summary.next_step(report, self.command.invocation.arguments)
         if step and (report.stopped is not None or not self.command.quiet):
-            output.err.print(f"next:  {step}")
+            output.err.print(f"next:  {self.command.invocation.complete_hint(step)}")
 
     def _report_interruption(self, code: int) -> None:
         """Report the progress of an interrupted load."""

@@ -17,6 +17,8 @@ import dify_kb
 from dify_kb import profiles
 from dify_kb.errors import ConfigError
 
+from .command_line import complete_hint
+
 if TYPE_CHECKING:
     import asyncio
     from ssl import SSLContext
@@ -42,6 +44,10 @@ class Invocation:
 
     dataset: str = ""
     """The last dataset of the command line, without its profile."""
+
+    def complete_hint(self, hint: str) -> str:
+        """Return a hint whose commands can be run as printed, on the server of this command."""
+        return complete_hint(hint, self.arguments, self.profile, self.dataset)
 
 
 @define(kw_only=True)
@@ -134,9 +140,8 @@ class CommandContext:
         """
         from . import output
 
-        interrupt = Interrupt(
-            lambda: output.err.print(interrupt_message) if interrupt_message else None
-        )
+        message = self.invocation.complete_hint(interrupt_message)
+        interrupt = Interrupt(lambda: output.err.print(message) if message else None)
         code = self.run_interruptible(main, interrupt)
         if interrupt.was_cancelled and code != BROKEN_PIPE_EXIT:
             output.err.print("Interrupted.")

@@ -95,7 +95,6 @@ def test_bench_json_is_one_line(cli: Cli, docs: Path) -> None:
         (["eval", "{queries}", "--dataset", "d", "--corpus", "/"], 2, "cannot be combined"),
         (["eval", "{queries}", "--corpus", "{missing}"], 2, "Not a directory"),
         (["eval", "{missing}.jsonl", "--dataset", "d"], 2, "Cannot read"),
-        (["eval", "--chunk-size", "10"], 2, "Invalid max_tokens: 10"),
     ],
 )
 def test_expected_errors_print_two_lines_and_an_exit_code(

@@ -132,6 +132,22 @@ def test_suggestions_keep_the_connection(
     assert complete_hint("Run `dify-kb stats`.", arguments, profile, "") == f"Run `{expected}`."
 
 
+def test_a_suggestion_with_a_secret_says_what_is_missing() -> None:
+    hint = complete_hint("Run `dify-kb stats`.", ["--api-key=K", "x"], None, "")
+
+    assert hint == "Run `dify-kb --api-key=… stats`. Use your own value for …"
+
+
+def test_the_remedy_of_a_stopped_load_keeps_the_address(
+    cli: Cli, docs: Path, emulator: Emulator
+) -> None:
+    emulator.faults.plan("documents.create_by_file", ["503 x999"])
+
+    _, _, err = cli("--url", emulator.url, "load", str(docs), "-d", "d", "--create")
+
+    assert f"check it with `dify-kb --url {emulator.url} doctor`" in err
+
+
 def test_suggestions_of_local_commands_stay_short() -> None:
     hint = "Run `dify-kb journal show`, or `dify-kb bench compare a b`."
 
