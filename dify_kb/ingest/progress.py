@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -60,6 +61,9 @@ SILENCE_THRESHOLD = 10.0
 RATE_WINDOW = 15.0
 """Seconds over which rates are measured."""
 
+IDLE_LIMIT = 3.0
+"""Seconds without progress after which a rate is 0, or twice the usual interval if that is more."""
+
 _TROUBLE_REASONS = {
     "quota": "the server's rate limit rejects uploads (403)",
     "overload": "the server is overloaded ({status})",
@@ -71,9 +75,16 @@ class RateMeter:
     """A meter of the rate of a growing count over the last `RATE_WINDOW` seconds."""
 
     _samples: deque[tuple[float, int]] = field(factory=deque)
+    _last_increase: float = -math.inf
+    _interval: float = 0.0
+    """Seconds between the last two increases."""
 
     def record(self, now: float, count: int) -> None:
         """Record the count at a time; one sample a second is kept."""
+        if self._samples and count > self._samples[-1][1]:
+            if math.isfinite(self._last_increase):
+                self._interval = now - self._last_increase
+            self._last_increase = now
         if not self._samples or now - self._samples[-1][0] >= 1:
             self._samples.append((now, count))
         else:
@@ -83,9 +94,11 @@ class RateMeter:
             self._samples.popleft()
 
     def rate(self, now: float) -> float:
-        """Return the increase per second; 0 if the count did not grow within the window."""
+        """Return the increase per second; 0 if the count stopped growing (`IDLE_LIMIT`)."""
         samples = tuple(self._samples)  # the display reads it in its own thread
-        if not samples:
+        if not samples or now - self._last_increase >= max(
+            IDLE_LIMIT, min(2 * self._interval, RATE_WINDOW)
+        ):
             return 0.0
         before = (sample for sample in reversed(samples) if now - sample[0] >= RATE_WINDOW)
         since, count = next(before, samples[0])
@@ -107,13 +120,15 @@ class ProgressState:
     _uploads: RateMeter = field(factory=RateMeter, init=False)
     _indexed: RateMeter = field(factory=RateMeter, init=False)
     _troubles: dict[str, tuple[float, AttemptEvent]] = field(factory=dict)
-    _last_response: float | None = field(default=None, init=False)
+    _silent_since: float = field(default=0.0, init=False)
     _clock: Callable[[], float] = field(default=time.monotonic, alias="clock")
 
     def add(self, event: LoadEvent) -> None:
         """Record an event of the load."""
         now = self._clock()
         if isinstance(event, Progress):
+            if self.progress is None or not self.progress.in_flight:
+                self._silent_since = now
             self.progress = event
             self._uploads.record(now, event.accepted)
             self.on_change(self)
@@ -124,7 +139,7 @@ class ProgressState:
 
     def record_attempt(self, event: AttemptEvent) -> None:
         """Record the response or failure of an endpoint."""
-        self._last_response = self._clock()
+        self._silent_since = self._clock()
         if event.failure_kind is not None:
             self._troubles[event.endpoint] = (self._clock(), event)
         else:
@@ -203,11 +218,10 @@ class ProgressState:
         return max(recent, key=lambda one: one[0])[1] if recent else None
 
     def _silent_seconds(self) -> float:
-        """Return the seconds since the last response while uploads are in flight, else 0."""
-        progress, last = self.progress, self._last_response
-        if progress is None or not progress.in_flight or last is None:
+        """Return the seconds without a response while uploads are in flight, else 0."""
+        if self.progress is None or not self.progress.in_flight:
             return 0.0
-        return self._clock() - last
+        return self._clock() - self._silent_since
 
 
 def format_counts(counts: Mapping[Outcome, int]) -> str:

@@ -7,13 +7,16 @@ import pty
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from attrs import evolve
 from rich.console import Console
 
-from dify_kb import AttemptEvent, ItemResult, Outcome, Progress
+from dify_kb import AsyncClient, AttemptEvent, ItemResult, Outcome, Progress
+from dify_kb.emulator import Emulator
 from dify_kb.ingest import progress, progress_display
+from dify_kb.ingest.engine import run
 from dify_kb.ingest.progress import ProgressState
 
 FULL = Progress(
@@ -200,32 +203,83 @@ def test_files_of_an_earlier_run_are_not_expected_to_be_sent() -> None:
     assert (state.total, state.to_send) == (1500, 1100)
 
 
-def test_a_rate_falls_to_zero_when_nothing_happens() -> None:
+def test_rates_fall_to_zero_within_3_s_of_a_hanging_server() -> None:
+    """A mean over 15 s would show half the old rate after 12 s without a response."""
     now = 0.0
     state = ProgressState(clock=lambda: now)
-    for now in range(31):
-        state.add(evolve(FULL, accepted=10 * int(now)))
+    for second in range(31):
+        now = float(second)
+        state.add(evolve(FULL, accepted=26 * second))
+        state.add(ItemResult(key=str(second), outcome=Outcome.ADDED, attempts=1))
 
-    assert state.upload_rate == pytest.approx(10)
-    now = 40.0
-    assert 0 < state.upload_rate < 5
-    now = 46.0
+    assert state.upload_rate == pytest.approx(26)
+    assert state.index_rate == pytest.approx(1)
+    now = 32.0
+    assert state.upload_rate > 20
+    now = 33.0
+    assert (state.upload_rate, state.index_rate) == (0, 0)
+    state.add(evolve(FULL, accepted=800))
+    assert state.upload_rate > 0
+
+
+def test_the_rate_of_a_slow_server_does_not_flicker() -> None:
+    """One document every 4 s is 0.25/s, also 3 s after the last one."""
+    now = 0.0
+    state = ProgressState(clock=lambda: now)
+    rates = []
+    for second in range(60):
+        now = float(second)
+        state.add(evolve(FULL, accepted=second // 4))
+        rates.append(state.upload_rate)
+
+    assert min(rates[12:]) > 0.15
+    now = 70.0
     assert state.upload_rate == 0
-    assert state.index_rate == 0
 
 
 def test_silence_is_shown_while_uploads_are_in_flight() -> None:
     now = 0.0
     state = ProgressState(clock=lambda: now)
-    state.add(FULL)
     state.record_attempt(CREATE)
-
-    now = 12.0
+    now = 100.0
+    state.add(FULL)
     assert state.wait_reason == ""
+
+    state.add(evolve(FULL, in_flight=2))
+    assert state.wait_reason == ""
+    now = 112.0
     state.add(evolve(FULL, in_flight=2))
     assert state.wait_reason == "no response for 12 s"
     state.record_attempt(CREATE)
     assert state.wait_reason == ""
+
+
+def test_silence_is_shown_if_the_first_upload_hangs() -> None:
+    now = 0.0
+    state = ProgressState(clock=lambda: now)
+    state.add(evolve(FULL, in_flight=1))
+
+    now = 12.0
+
+    assert state.wait_reason == "no response for 12 s"
+
+
+async def test_progress_is_reported_while_the_server_hangs(
+    client: AsyncClient, emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without events a log file would stay empty for as long as the server hangs."""
+    monkeypatch.setattr(run, "PROGRESS_INTERVAL", 0.05)
+    (folder / "a.md").write_text("text")
+    dataset = await client.datasets.create("docs", indexing_technique="economy")
+    emulator.faults.lock_dataset(dataset.id, 0.6)
+    seen: list[Progress] = []
+
+    report = await client.load(
+        dataset, folder, on_event=lambda event: isinstance(event, Progress) and seen.append(event)
+    )
+
+    assert report.added == 1
+    assert sum(event.in_flight == 1 for event in seen) > 3
 
 
 @pytest.mark.parametrize("scale", [1, 1000])

@@ -36,6 +36,9 @@ from .watch_indexing import IndexingWatcher
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+PROGRESS_INTERVAL = 1.0
+"""Seconds between progress events while a server does not respond."""
+
 
 @define(kw_only=True)
 class LoadRun:
@@ -133,8 +136,10 @@ class LoadRun:
         self.files.stop(failure.reason, failure.message, abandon=True)
 
     async def _report_health(self) -> None:
+        """Report progress when uploads pause or resume, and while nothing else happens."""
         while True:
-            await self.server.breaker.wait_changed()
+            with anyio.move_on_after(PROGRESS_INTERVAL):
+                await self.server.breaker.wait_changed()
             self.ledger.report_progress()
 
     async def _count_ahead(self) -> None:
