@@ -25,7 +25,7 @@ from dify_kb.emulator import Emulator
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dify_kb import Dataset, IndexingTechnique
+    from dify_kb import Dataset, TechniqueName
 
 DOCUMENTS, CHUNKS, WORDS = 100, 100, 75
 QUESTIONS = 60
@@ -89,7 +89,7 @@ async def _first_models(client: AsyncClient) -> tuple[ModelRef, ModelRef]:
 
 
 async def _create_dataset(
-    client: AsyncClient, texts: Sequence[str], technique: IndexingTechnique | str
+    client: AsyncClient, texts: Sequence[str], technique: TechniqueName
 ) -> Dataset:
     """Create a dataset of the texts, and print how long its indexing took."""
     dataset = await client.datasets.create(str(technique), indexing_technique=technique)

@@ -138,7 +138,8 @@ class Document:
 
     Rely only on `indexing_status` for progress: when a document is indexed again, `error`,
     `word_count` and the times keep their old values until the worker overwrites them (Dify issue
-    27763). Checked against recordings of 1.4.3, 1.8.1 and 1.12.1.
+    27763). Only ids, name and statuses are certain; other fields may be None. Checked against
+    recordings of 1.4.3, 1.8.1, 1.12.1 and 1.14.2.
     """
 
     id: str

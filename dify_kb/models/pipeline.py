@@ -1,4 +1,4 @@
-"""Knowledge pipelines (since 1.16; not checked against recordings)."""
+"""Knowledge pipelines; uploads are checked against recordings of 1.14.2, the rest is not."""
 
 from __future__ import annotations
 

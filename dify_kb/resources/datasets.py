@@ -33,7 +33,6 @@ from dify_kb.models import (
     UpdateDataset,
     validate_retrieval_model,
 )
-from dify_kb.rag.tokenize import tokenize
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import CallSender
 
@@ -335,9 +334,9 @@ class Datasets:
         """Return the knowledge base that a create without a response made, if it exists."""
         found = await self.find(request.name)
         technique = request.indexing_technique
-        is_same = found is not None and not found.document_count
-        is_same = is_same and (not technique or found.indexing_technique == technique)
-        return found if is_same else None
+        if found is None or found.document_count:
+            return None
+        return found if not technique or found.indexing_technique == technique else None
 
     async def _fetch_page(self, query: ListDatasets, number: int) -> Page[Dataset]:
         return await self.list(
@@ -346,6 +345,8 @@ class Datasets:
 
 
 def _sort_by_shared_words(query: str, records: Sequence[Record]) -> Sequence[Record]:
+    from dify_kb.rag.tokenize import tokenize  # most programs do not need it
+
     words = {*tokenize(query)}
     return tuple(
         sorted(

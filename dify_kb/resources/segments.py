@@ -244,7 +244,7 @@ class Segments:
             return await self._change(path_params, SegmentChanges(enabled=False))
         except BadRequestError:
             current = (await self._fetch(path_params)).data
-            if current.enabled:
+            if current.enabled is not False:
                 raise
             return current
 

@@ -56,6 +56,7 @@ async def test_dataset_is_returned_as_created(
     assert dataset.provider == "vendor"
     assert dataset.document_count == dataset.word_count == dataset.app_count == 0
     assert dataset.created_at == created.created_at
+    assert dataset.created_at is not None
     assert dataset.created_at.tzinfo is not None
 
 

@@ -19,6 +19,7 @@ from dify_kb.models import (
     MetadataFilter,
     MetadataScalar,
     MetadataType,
+    MetadataTypeName,
     MetadataValue,
 )
 
@@ -37,7 +38,7 @@ Fields = dict[str, MetadataField]
 
 async def create_fields(client: AsyncClient, dataset: Dataset) -> Fields:
     """Create a field of each type."""
-    types = {"town": "string", "rank": "number", "seen": "time"}
+    types: dict[str, MetadataTypeName] = {"town": "string", "rank": "number", "seen": "time"}
     return {
         name: await client.metadata.create(dataset, name, type=kind) for name, kind in types.items()
     }
@@ -91,7 +92,7 @@ async def test_duplicate_name_is_refused(client: AsyncClient, dataset: Dataset) 
         with pytest.raises(BadRequestError):
             await client.metadata.update(dataset, made["town"].id, name)
     with pytest.raises(ConfigError):
-        await client.metadata.create(dataset, "flag", type="bool")
+        await client.metadata.create(dataset, "flag", type="bool")  # type: ignore[arg-type]  # the point
 
     assert len((await client.metadata.list(dataset)).doc_metadata) == 3
 

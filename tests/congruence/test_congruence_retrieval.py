@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dify_kb import AsyncClient, BadRequestError, ConfigError, Dataset, RetrievalModel
-from dify_kb.models import MAX_QUERY_LENGTH
+from dify_kb.models import MAX_QUERY_LENGTH, Query
 
 from .conftest import (
     DatasetFactory,
@@ -43,7 +43,7 @@ async def test_record_names_its_document(client: AsyncClient, dataset: Dataset) 
 
     found = await client.datasets.retrieve(dataset, "wombat")
 
-    assert found.query.content == "wombat"
+    assert found.query == Query(content="wombat")
     (record,) = found.records
     assert record.segment.content == "the wombat digs"
     assert record.segment.document_id == record.segment.document.id == document.id

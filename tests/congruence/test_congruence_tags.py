@@ -108,7 +108,7 @@ async def test_tags_of_a_dataset(
         second.id: second.name,
     }
     fetched = await client.datasets.get(dataset)
-    assert {row["id"] for row in fetched.tags} == {first.id, second.id}
+    assert {row["id"] for row in fetched.tags or ()} == {first.id, second.id}
     counts = {row.id: row.binding_count for row in await client.tags.list()}
     assert (counts[first.id], counts[second.id]) == (1, 1)
 

@@ -7,11 +7,12 @@ from retrieval_server import build_conditions, serve_retriever
 
 from dify_kb import AsyncClient, Dataset, Item, ModelType, RetrievalModel
 from dify_kb.external import DatasetRetriever
+from dify_kb.models import TechniqueName
 
 FILES = {"zebra.txt": "Zebras graze by day.", "fox.txt": "Foxes dig by night."}
 
 
-async def load_dataset(client: AsyncClient, technique: str) -> Dataset:
+async def load_dataset(client: AsyncClient, technique: TechniqueName) -> Dataset:
     dataset = await client.datasets.create(technique, indexing_technique=technique)
     items = [
         Item(name, text=text, metadata={"animal": name.removesuffix(".txt")})

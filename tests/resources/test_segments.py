@@ -8,6 +8,7 @@ from attrs import evolve
 from dify_kb import AsyncClient, Dataset, NewSegment, Policy
 from dify_kb.emulator import Emulator
 from dify_kb.errors import ConfigError
+from dify_kb.models import DocFormName
 
 VERSIONS = ("1.4.3", "1.8.1", "1.12.1", "1.16")
 
@@ -19,7 +20,7 @@ async def client(request: pytest.FixtureRequest, quick: Policy) -> AsyncIterator
             yield opened
 
 
-async def make_chunk(client: AsyncClient, doc_form: str) -> tuple[Dataset, str, str]:
+async def make_chunk(client: AsyncClient, doc_form: DocFormName) -> tuple[Dataset, str, str]:
     """Return a dataset, and the ids of a document and of its only chunk."""
     dataset = await client.datasets.create("Base", indexing_technique="economy")
     if doc_form == "qa_model":
@@ -65,7 +66,7 @@ async def test_update_keeps_question_and_answer(
 @pytest.mark.parametrize("enabled_before", [True, False])
 @pytest.mark.parametrize("doc_form", ["text_model", "qa_model"])
 async def test_chunk_can_be_changed_and_disabled_in_one_call(
-    client: AsyncClient, doc_form: str, *, enabled_before: bool
+    client: AsyncClient, doc_form: DocFormName, *, enabled_before: bool
 ) -> None:
     """The server ignores the changes of a request that disables a chunk."""
     dataset, document_id, chunk_id = await make_chunk(client, doc_form)
@@ -109,7 +110,7 @@ async def test_update_without_changes_is_refused(client: AsyncClient) -> None:
 
 @pytest.mark.parametrize(("doc_form", "requests"), [("text_model", 1), ("qa_model", 2)])
 async def test_only_a_chunk_that_may_have_an_answer_is_read_first(
-    emulator: Emulator, quick: Policy, doc_form: str, requests: int
+    emulator: Emulator, quick: Policy, doc_form: DocFormName, requests: int
 ) -> None:
     async with AsyncClient(emulator.url, emulator.api_key, policy=quick) as client:
         dataset, document_id, chunk_id = await make_chunk(client, doc_form)
