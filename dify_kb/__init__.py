@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dify_kb.blocking import Client
 
+    from .arguments import Duration
     from .client import AsyncClient
-    from .config import Duration, LoadTiming, Policy, Polling, Retry, Timeout
+    from .config import LoadTiming, Policy, Polling, Retry, Timeout
     from .errors import (
         ApiError,
         BadRequestError,
@@ -235,7 +236,8 @@ __all__ = [
 
 _HOMES = {
     "client": "AsyncClient",
-    "config": "Duration LoadTiming Policy Polling Retry Timeout",
+    "arguments": "Duration",
+    "config": "LoadTiming Policy Polling Retry Timeout",
     "event_loops": "EventLoopName",
     "ingest": "LoadEvent LoadMetadata OnError OnExisting OnLoadEvent Replace Source Wait"
     " FileSource Item ItemResult LoadReport OpenedEntry Outcome Progress Results"

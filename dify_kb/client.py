@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 import attrs
 
+from .arguments import Duration, check_type
 from .client_methods import ClientMethods
 from .config import (
     DEFAULT_CONCURRENCY,
     Config,
-    Duration,
     Policy,
     Retry,
     Timeout,
     check_headers,
-    check_type,
 )
 from .errors import ConfigError
 from .event_loops import EventLoopName, check_loop_name

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from .config import Duration
+    from .arguments import Duration
     from .emulator import Emulator
     from .ingest import (
         ItemResult,

@@ -3,115 +3,31 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import re
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
 import attrs
 from attrs import field, frozen
 
+from .arguments import Duration, check_type, parse_duration, parse_optional_duration
 from .errors import ConfigError
 
 MAX_FILE_SIZE = 15 * 1024 * 1024
 """Maximum file size in bytes: the server's default UPLOAD_FILE_SIZE_LIMIT (api/configs, 1.12.1)."""
 
-Duration = float | str | timedelta
-"""A duration: seconds as a number, a text such as `90`, `500ms`, `30s`, `10m`, `2h`, `1h30m` or
-`1d`, or a `timedelta`."""
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?(ms|s|min|m|h|d) ?", re.ASCII)
-
-
-def parse_duration(value: Duration, name: str = "duration") -> float:
-    """Return a duration in seconds.
-
-    Raises:
-        ConfigError: the text is not a duration, or the duration is negative, infinite or NaN.
-        TypeError: the argument `name` has another type.
-    """
-    if isinstance(value, timedelta):
-        seconds = value.total_seconds()
-    elif isinstance(value, str):
-        seconds = _parse_duration_text(value.strip().lower())
-    else:
-        check_type(value, float | int, name, "seconds, a text such as '30s' or a timedelta")
-        seconds = value
-    if not 0 <= seconds <= timedelta.max.total_seconds():
-        raise ConfigError(
-            f"Invalid duration {value!r} for {name}.", hint="Expected 90, 90s, 30m, 2h or 1d."
-        )
-    return float(seconds)
-
-
-def _parse_optional_duration(value: Duration | None, name: str = "duration") -> float | None:
-    return None if value is None else parse_duration(value, name)
-
-
-def _parse_duration_text(text: str) -> float:
-    """Return the seconds of a text; NaN if it is not a duration."""
-    if re.fullmatch(r"\d{1,15}(\.\d{1,15})?", text, re.ASCII):
-        return float(text)
-    if not re.fullmatch(f"(?:{_PART.pattern})+", text, re.ASCII):
-        return math.nan
-    return math.fsum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-
-
-MIB = 2**20
-
-_SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": MIB, "gb": 10**9}
-_SIZE_UNITS |= {"gib": 2**30}
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?([kmg]?i?b)?", re.ASCII)
-
-
-def parse_size(value: int | str, name: str = "size", *, default_unit: int = 1) -> int:
-    """Return a size in bytes: of a number, or a text such as `15MB`, `500 kB` or `1.5GiB`.
-
-    Args:
-        default_unit: the bytes that a number without a unit counts.
-
-    Raises:
-        ConfigError: the text is not a size, or less than one byte.
-        TypeError: the argument `name` has another type.
-    """
-    check_type(value, int | str, name, "a number of bytes or a text such as '15MB'")
-    text = str(value).strip().lower()
-    match = _SIZE.fullmatch(text)
-    unit = (match[2] or "") if match else "?"
-    factor = default_unit if unit == "" else _SIZE_UNITS.get(unit, 0)
-    size = int(float(match[1]) * factor) if match else 0
-    if size < 1:
-        raise ConfigError(
-            f"Invalid size {value!r} for {name}.", hint="Expected 15MB, 500kB or 1.5GiB."
-        )
-    return size
-
-
-def check_type(value: object, expected: Any, name: str, words: str) -> None:
-    """Check the type of an argument. A bool is not a number.
-
-    Raises:
-        TypeError: the value of the argument `name` is not an `expected`, described by `words`.
-    """
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-        raise TypeError(f"{name} must be {words}, not {type(value).__name__}")
-
 
 def _check_fields(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
-    """Let durations be texts, and have the errors about a field name it."""
+    """Add converters that accept durations as texts, and whose errors name the field."""
 
     def convert(value: Any, this: attrs.Attribute[Any]) -> Any:
         name = f"{cls.__name__}.{this.name}"
         if isinstance(this.default, float):
             is_optional = "None" in str(this.type)
             return (
-                _parse_optional_duration(value, name)
-                if is_optional
-                else parse_duration(value, name)
+                parse_optional_duration(value, name) if is_optional else parse_duration(value, name)
             )
         if isinstance(this.default, int):
             check_type(value, int, name, "a whole number")
@@ -188,7 +104,7 @@ class Retry:
     read_attempts: int = 6
     idempotent_attempts: int = 5
     write_attempts: int = 4
-    total: float | None = field(default=60.0, converter=_parse_optional_duration)
+    total: float | None = field(default=60.0, converter=parse_optional_duration)
     throttled_attempts: int = 10
     server_error_attempts: int = 3
     base_delay: float = 0.25

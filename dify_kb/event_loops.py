@@ -33,7 +33,7 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 def check_loop_name(name: str | None) -> None:
-    """Check the name of an event loop; None is no choice.
+    """Check the name of an event loop; None accepts any.
 
     Raises:
         ConfigError: the name is unknown, or uvloop is not installed.

@@ -13,7 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from dify_kb import AsyncClient, ConfigError, KnowledgeError, Policy, Retry, Timeout
-from dify_kb.config import Config, parse_duration
+from dify_kb.arguments import parse_duration
+from dify_kb.config import Config
 
 KEY = "dataset-Secret123"
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from dify_kb.config import Duration, Policy, Retry, Timeout
+    from dify_kb.arguments import Duration
+    from dify_kb.config import Policy, Retry, Timeout
     from dify_kb.event_loops import EventLoopName
     from dify_kb.transport import OnAttempt
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dify_kb.config import MAX_FILE_SIZE, MIB, parse_duration, parse_size
+from dify_kb.arguments import MIB, parse_duration, parse_size
+from dify_kb.config import MAX_FILE_SIZE
 from dify_kb.errors import ConfigError
 
 from . import option_types

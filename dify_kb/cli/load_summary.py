@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from dify_kb import ItemResult, LoadReport, Outcome, StopReason
-from dify_kb.config import MIB
+from dify_kb.arguments import MIB
 from dify_kb.ingest.progress import format_counts
 
 from . import output

@@ -11,7 +11,7 @@ import typer
 from attrs import frozen
 
 import dify_kb
-from dify_kb.config import parse_duration
+from dify_kb.arguments import parse_duration
 from dify_kb.errors import BadRequestError, ForbiddenError, NotFoundError
 
 from . import completion, name_lookup, option_types, output

@@ -13,7 +13,8 @@ from attrs import Attribute, field, frozen
 from attrs.converters import optional
 from attrs.validators import optional as optional_value
 
-from dify_kb.config import Duration, Policy, check_type, parse_duration, parse_size
+from dify_kb.arguments import Duration, check_type, parse_duration, parse_size
+from dify_kb.config import Policy
 from dify_kb.errors import ConfigError
 from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
-from dify_kb.config import check_type
+from dify_kb.arguments import check_type
 from dify_kb.errors import ConfigError
 from dify_kb.models import CreatedDocument, Dataset, Document, File
 

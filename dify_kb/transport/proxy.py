@@ -7,7 +7,8 @@ import re
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
 
-from dify_kb.config import check_type, split_url
+from dify_kb.arguments import check_type
+from dify_kb.config import split_url
 from dify_kb.errors import ConfigError
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -6,9 +6,9 @@ import pytest
 from cli_runner import Cli
 
 from dify_kb import ModelType, SegmentStatus
+from dify_kb.arguments import parse_duration
 from dify_kb.cli import option_types
 from dify_kb.cli.command_line import format_command_line
-from dify_kb.config import parse_duration
 from dify_kb.emulator import Emulator
 from dify_kb.errors import ConfigError
 from dify_kb.ingest import OnError, OnExisting, Replace, Wait

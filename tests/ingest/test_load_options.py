@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from dify_kb import AsyncClient, ConfigError
+from dify_kb.arguments import MIB, parse_duration, parse_size
 from dify_kb.cli.load import load as load_command
-from dify_kb.config import MIB, parse_duration, parse_size
 from dify_kb.ingest import LoadOptions
 
 if TYPE_CHECKING:
