@@ -82,9 +82,10 @@ def search(
 
 def _print_record(rank: int, record: Record) -> None:
     segment = record.segment
+    position = f"chunk {segment.position}" if segment.position is not None else "chunk"
     score = f", score {record.score:.3f}" if record.score else ""
     title = Text(f"{rank}. {output.escape(segment.document.name)}", style="bold")
-    output.out.print(title.append(f"  (chunk {segment.position}{score})", style="dim"))
+    output.out.print(title.append(f"  ({position}{score})", style="dim"))
     words = output.escape(" ".join(segment.content.split()))
     passage = textwrap.shorten(words, MAX_PASSAGE, placeholder=" …")
     width = min(output.out.width, MAX_WIDTH)

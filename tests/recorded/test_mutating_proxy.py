@@ -32,6 +32,18 @@ KEPT = frozenset({"indexing_technique"})
 """An optional field by which a load decides: a dataset without a technique is not loaded."""
 
 
+COMMANDS = (
+    ["search", "--dataset", "Zoo", "wombat sleeps"],
+    ["datasets", "list"],
+    ["datasets", "show", "Zoo"],
+    ["documents", "list", "--dataset", "Zoo"],
+    ["documents", "show", "--dataset", "Zoo", "wombat.txt"],
+    ["segments", "list", "--dataset", "Zoo", "--document", "wombat.txt"],
+    ["metadata", "list", "--dataset", "Zoo"],
+    ["stats", "--dataset", "Zoo"],
+)
+
+
 class Mutator:
     """A mutation of responses: each optional field is changed with a probability of `share`."""
 
@@ -135,8 +147,10 @@ async def test_calls_work_whatever_the_values_of_optional_fields(
         fields = await client.metadata.list(dataset)
         monkeypatch.setenv("DIFY_BASE_URL", url)
         monkeypatch.setenv("DIFY_API_KEY", emulator.api_key)
-        command = partial(run, ["search", "--dataset", "Zoo", "wombat sleeps"], policy=quick)
-        code = await anyio.to_thread.run_sync(command)
+        codes = [
+            await anyio.to_thread.run_sync(partial(run, command, policy=quick))
+            for command in COMMANDS
+        ]
 
     assert (report.added, report.failed, report.stopped) == (3, 0, None)
     assert (again.unchanged, bool(again)) == (3, True)
@@ -149,5 +163,5 @@ async def test_calls_work_whatever_the_values_of_optional_fields(
     assert result.records
     assert len(shortcut.records) == 1
     assert [field.name for field in fields.doc_metadata] == ["kind"]
-    assert code == 0
+    assert codes == [0] * len(COMMANDS)
     assert len(mutator.changed) > 20

@@ -168,9 +168,9 @@ async def test_metadata_of_many_documents_keeps_what_is_there(
         for name, fields in told.items()
     }
     assert values == {
-        "0.txt": {"team": "infra", "year": "2024"},
-        "1.txt": {"year": "2024"},
-        "2.txt": {"year": "2024"},
+        "0.txt": {"team": "infra", "year": 2024},
+        "1.txt": {"year": 2024},
+        "2.txt": {"year": 2024},
     }
 
 
