@@ -181,7 +181,7 @@ def test_doctor_blames_neither_key_nor_request_for_the_plugin_daemon(
             "0 to 59",
         ),
         (
-            ["load", "{docs}", "--dataset", "d", "--create", "--include", "["],
+            ["load", "{docs}", "--dataset", "d", "--create", "--include", "*.none"],
             1,
             "No files to load",
             "Check",

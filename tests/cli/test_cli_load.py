@@ -70,7 +70,7 @@ def test_metadata_is_set_with_its_type(cli: Cli, docs: Path) -> None:
         if one["id"] != "built-in"
     }
     assert (own["team"]["type"], own["team"]["value"]) == ("string", "infra")
-    assert (own["year"]["type"], own["year"]["value"]) == ("number", "2024")
+    assert (own["year"]["type"], own["year"]["value"]) == ("number", 2024)
 
 
 def test_dry_run_prints_planned_actions(cli: Cli, docs: Path, emulator: Emulator) -> None:
