@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from .errors import ApiError, NotFoundError
-from .models import MAX_FILE_SIZE, Dataset, DocForm, ListDatasets, ProcessRule, ServerInfo
+from .models import MAX_FILE_SIZE, Dataset, DocForm, ProcessRule, ServerInfo
 from .resources import (
     ChildChunks,
     Datasets,
@@ -109,7 +109,7 @@ class ClientMethods:
     async def _has_datasets(self) -> bool:
         """Return whether the server has the list of datasets, also if it rejects the key."""
         try:
-            await self._sender(catalog.LIST_DATASETS(ListDatasets(limit=1)))
+            await self.datasets.list(limit=1)
         except ApiError as error:
             return bool(error.code)  # of Dify, not of a proxy
         return True

@@ -213,6 +213,9 @@ def _api_error(call: Call[Any], response: Response) -> ApiError:
         error_class = NotFoundError
         hint = f"Dify {version} does not have this operation: {absence}."
     hint = find_bug_hint(endpoint, version, response.status, message) or hint
+    retry_after = _parse_retry_after(response.headers)
+    if retry_after:
+        hint = hint.replace("Wait,", f"Wait {retry_after:.0f} s,", 1)
     explanation = ": ".join(part for part in (code, message) if part) or "no reason given"
     return error_class(
         f"{endpoint}: the server returned {response.status} ({explanation}"
@@ -223,7 +226,7 @@ def _api_error(call: Call[Any], response: Response) -> ApiError:
         message=message,
         server_version=version,
         request_id=response.headers.get("x-request-id"),
-        retry_after=_parse_retry_after(response.headers),
+        retry_after=retry_after,
         hint=hint,
     )
 
