@@ -114,6 +114,7 @@ async def _load_watched(
         policy=policy,
     )
     try:
+        await anyio.to_thread.run_sync(reader.prepare, abandon_on_cancel=True)
         return await _load(server, watched, reader, options, requests, callbacks)
     finally:
         admission.close()

@@ -182,8 +182,27 @@ async def test_error_of_the_scan_ends_the_load(client: AsyncClient) -> None:
 
     with pytest.raises(SourceError, match="Access denied"):
         await client.load(dataset, source)
+    with pytest.raises(SourceError, match="Access denied"):  # also of the scan that counts
+        await client.load(dataset, source, on_event=lambda _: None)
 
     assert source.is_closed
+
+
+async def test_source_is_prepared_before_anything_is_requested(
+    client: AsyncClient, emulator: Emulator
+) -> None:
+    @define(eq=False)
+    class Missing(MemorySource):
+        def prepare(self) -> None:
+            raise ConfigError("No such source.")
+
+    source = Missing({})
+
+    with pytest.raises(ConfigError, match="No such source"):
+        await client.load("an-id", source)
+
+    assert source.is_closed
+    assert not emulator.history
 
 
 async def test_patterns_hidden_files_and_refusals_apply(client: AsyncClient) -> None:
@@ -191,16 +210,19 @@ async def test_patterns_hidden_files_and_refusals_apply(client: AsyncClient) -> 
     class Refusing(MemorySource):
         def scan(self) -> Iterator[SourceEntry]:
             for entry in super().scan():
-                yield evolve(entry, refused="a submodule" if entry.key == "c.md" else None)
+                refused = "a submodule" if entry.key == "c.md" else None
+                unreadable = "encrypted" if entry.key == "f.md" else None
+                yield evolve(entry, refused=refused, unreadable=unreadable)
 
-    names = ("a.md", "b.txt", "c.md", ".hidden.md", ".git/d.md", "e/old.md")
+    names = ("a.md", "b.txt", "c.md", ".hidden.md", ".git/d.md", "e/old.md", "f.md")
     source = Refusing(dict.fromkeys(names, (b"text", 1)))
     dataset = await create_dataset(client)
 
     report = await client.load(dataset, source, include=["*.md"], exclude=["old*"])
 
-    assert count_outcomes(report) == {"added": 1, "skipped": 1}
+    assert count_outcomes(report) == {"added": 1, "skipped": 1, "failed": 1}
     assert report.skipped_reasons == {"a submodule": 1}
+    assert [failure.reason for failure in report.failures()] == ["encrypted"]
 
 
 async def test_several_sources_have_keys_with_their_names(client: AsyncClient) -> None:
@@ -216,6 +238,18 @@ async def test_several_sources_have_keys_with_their_names(client: AsyncClient) -
     assert count_outcomes(report) == {"added": 2}
     assert count_outcomes(again) == {"unchanged": 2}
     assert set(await read_texts(client, dataset)) == {"one__a.md", "two__a.md"}
+
+
+async def test_sources_of_the_same_name_have_different_keys(client: AsyncClient) -> None:
+    sources = [
+        MemorySource({"a.md": (b"text", 1)}, identity=f"memory://{name}/docs") for name in "abc"
+    ]
+    dataset = await create_dataset(client)
+
+    report = await client.load(dataset, sources)
+
+    assert count_outcomes(report) == {"added": 3}
+    assert all(name.startswith("docs-") for name in await read_texts(client, dataset))
 
 
 async def test_source_cannot_be_mixed_with_folders(client: AsyncClient, folder: object) -> None:

@@ -151,6 +151,8 @@ class LoadRun:
             self.ledger.totals = await anyio.to_thread.run_sync(
                 count, self.options.rules, lambda: ended, abandon_on_cancel=True
             )
+        except KnowledgeError:
+            return  # the scan raises it, too
         finally:
             ended = True
         self.ledger.report_progress()

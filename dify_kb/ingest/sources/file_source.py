@@ -6,7 +6,9 @@ import abc
 import functools
 import importlib
 import importlib.metadata
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from attrs import frozen
@@ -21,6 +23,7 @@ ENTRY_POINTS = "dify_kb.sources"
 """The entry point group of connectors: a URL scheme, and a function from a URL to a source."""
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_USER = re.compile(r"(?<![\w+.-])([a-z][a-z0-9+.-]+://)[^/\s]*@", re.IGNORECASE)
 
 
 @frozen(kw_only=True)
@@ -30,7 +33,8 @@ class SourceEntry:
     `key` is its path in the source, with `/`. `size` is in bytes, None if unknown before it is
     read. `token` changes with the content, such as an ETag, a version or a blob id; None if the
     content must be read to detect a change. `mtime_ns` is the modification time in nanoseconds
-    since the epoch. `refused` is the reason why the source cannot return the file, such as a link.
+    since the epoch. `refused` is the reason why the file is skipped, such as a link; `unreadable`
+    is the reason why it fails, such as encryption.
     """
 
     key: str
@@ -38,6 +42,7 @@ class SourceEntry:
     token: str | None = None
     mtime_ns: int | None = None
     refused: str | None = None
+    unreadable: str | None = None
 
 
 class ByteStream(Protocol):
@@ -71,7 +76,7 @@ class FileSource(abc.ABC):
     Subclass it to load files from another system, and register the subclass, or a function that
     returns an instance, as an entry point in the group `dify_kb.sources` under a URL scheme:
     `dify-kb load scheme://…` then uses it. All methods are called in worker threads and may block;
-    `open` is called from several threads at the same time.
+    `scan` and `open` are called from several threads at the same time.
 
     Errors that concern all files are raised as `ConfigError` or `SourceError` with advice, and end
     the load. A `SourceError` of `open` fails its file.
@@ -86,6 +91,14 @@ class FileSource(abc.ABC):
     def label(self) -> str:
         """The name that begins the keys if several sources are loaded together."""
         return self.identity.rstrip("/").rpartition("/")[2]
+
+    def prepare(self) -> None:  # noqa: B027 -- few sources have something to prepare
+        """Download what `scan` needs, such as a clone; called before anything is sent.
+
+        Raises:
+            ConfigError: the source does not exist.
+            SourceError: it cannot be read.
+        """
 
     @abc.abstractmethod
     def scan(self) -> Iterator[SourceEntry]:
@@ -107,15 +120,22 @@ class FileSource(abc.ABC):
         return {entry.key for entry, token in known if entry.token == token}
 
     def close(self) -> None:  # noqa: B027 -- few sources have something to release
-        """Release connections and temporary files."""
+        """Release connections and temporary files; end a `prepare` in another thread."""
 
 
 _BUILT_IN: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("git+https", "git+http", "git+ssh", "git+file"),
+        "dify_kb.ingest.sources.git_source:GitSource",
+    ),
     "s3": "dify_kb.ingest.sources.cloud_source:CloudSource",
     "gs": "dify_kb.ingest.sources.cloud_source:CloudSource",
     "az": "dify_kb.ingest.sources.cloud_source:CloudSource",
 }
 """Module and class of each scheme that the package serves itself."""
+
+_ARCHIVE = "dify_kb.ingest.sources.archive_source:ArchiveSource"
+_ARCHIVE_NAME = re.compile(r".\.(zip|tar|t(ar\.)?(gz|bz2|xz|zst))$", re.IGNORECASE)
 
 
 def parse_scheme(source: object) -> str | None:
@@ -153,31 +173,59 @@ def open_file_source(url: str) -> FileSource:
     return source
 
 
-def is_file_source(element: object) -> bool:
-    """Return whether an element of a source is itself a source. Blocking for a path."""
-    return isinstance(element, FileSource) or parse_scheme(element) is not None
+def open_file_sources(elements: Sequence[object]) -> list[FileSource] | None:
+    """Return the sources that the elements of a source stand for; None for folders and files.
 
-
-def open_element(element: object) -> FileSource:
-    """Return the source that an element stands for. Blocking.
+    Blocking. An archive among folders and files is a file like others.
 
     Raises:
-        ConfigError: it is a folder, a file or an item.
+        ConfigError: a URL is invalid, or is mixed with folders, files or items.
     """
+    if elements and all(_is_file_source(element) for element in elements):
+        return [_open_element(element) for element in elements]
+    for element in elements:
+        if isinstance(element, FileSource) or parse_scheme(element):
+            name = element.identity if isinstance(element, FileSource) else hide_user(str(element))
+            raise ConfigError(
+                f"Cannot load {name} together with folders, files or items.",
+                hint="Load it in a call of its own.",
+            )
+    return None
+
+
+def hide_user(address: str) -> str:
+    """Return an address without the user name and password of a URL."""
+    return _USER.sub(r"\1", address)
+
+
+def _is_file_source(element: object) -> bool:
+    if isinstance(element, FileSource) or parse_scheme(element):
+        return True
+    if not isinstance(element, str | os.PathLike):
+        return False
+    path = os.fspath(element)
+    try:
+        return bool(_ARCHIVE_NAME.search(path)) and Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _open_element(element: object) -> FileSource:
     if isinstance(element, FileSource):
         return element
     if isinstance(element, str) and parse_scheme(element):
         return open_file_source(element)
-    raise ConfigError(
-        f"Cannot load {element!r} together with a URL or an archive.",
-        hint="Load folders and files in a call of their own.",
-    )
+    return cast("FileSource", _import(_ARCHIVE)(element))
+
+
+def _import(name: str) -> Callable[[object], object]:
+    module, _, attribute = name.partition(":")
+    return cast("Callable[[object], object]", getattr(importlib.import_module(module), attribute))
 
 
 def _find_connector(scheme: str) -> Callable[[str], object] | None:
     if scheme in _BUILT_IN:
-        module, _, name = _BUILT_IN[scheme].partition(":")
-        return cast("Callable[[str], object]", getattr(importlib.import_module(module), name))
+        return _import(_BUILT_IN[scheme])
     connector = _list_connectors().get(scheme)
     return None if connector is None else cast("Callable[[str], object]", connector.load())
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import time
+from collections import Counter
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -24,7 +26,7 @@ from dify_kb.errors import ConfigError
 from dify_kb.ingest.report import ItemResult
 
 from .document_names import PathNormalizer
-from .file_source import FileSource, is_file_source, open_element
+from .file_source import FileSource, open_file_sources
 from .found_file import FoundFile
 from .items import Element, Item, NamedSource, Source
 from .iter_in_thread import iter_in_thread
@@ -100,8 +102,11 @@ class SourceReader:
     batches: Batches
     counted: bool = False
     totals: CountTotals | None = None
+    prepare: Callable[[], object] = lambda: None
+    """Downloads what a scan needs, before anything is sent. Blocking."""
+
     close: Callable[[], object] = lambda: None
-    """Releases connections and temporary files. Blocking."""
+    """Releases connections and temporary files; ends `prepare`. Blocking."""
 
 
 async def create_source_reader(source: Source) -> SourceReader:
@@ -128,10 +133,9 @@ async def _reader(
     elements = iter(source)
     first = await anyio.to_thread.run_sync(_take_elements, elements, 1)
     everything = itertools.chain(first, elements)
-    if first and not explicit and is_file_source(first[0]):
-        return await anyio.to_thread.run_sync(_file_source_reader, everything)
     if not first or not isinstance(first[0], Item):
-        return await _path_reader(everything, has_identity=isinstance(source, Sequence))
+        has_identity = isinstance(source, Sequence)
+        return await anyio.to_thread.run_sync(_path_reader, everything, explicit, has_identity)
     known = source if isinstance(source, Collection) else None
     return SourceReader(
         None,
@@ -140,16 +144,21 @@ async def _reader(
     )
 
 
-def _file_source_reader(elements: Iterable[Element]) -> SourceReader:
-    """Return the reader of buckets, repositories and archives. Blocking."""
-    sources = [open_element(element) for element in elements]
+def _file_source_reader(sources: Sequence[FileSource]) -> SourceReader:
+    """Return the reader of buckets, repositories, archives and lists of URLs."""
     return SourceReader(
         "\n".join(source.identity for source in sources),
         lambda rules: _check_entries(sources, rules),
         counted=True,
         totals=lambda rules, stop: _sum(_iter_entries(sources, rules), stop),
+        prepare=partial(_prepare_sources, sources),
         close=partial(_close_sources, sources),
     )
+
+
+def _prepare_sources(sources: Sequence[FileSource]) -> None:
+    for source in sources:
+        source.prepare()
 
 
 def _close_sources(sources: Sequence[FileSource]) -> None:
@@ -161,12 +170,27 @@ def _iter_entries(
     sources: Sequence[FileSource], rules: ScanRules
 ) -> Iterator[FoundFile | ItemResult]:
     scanner, seen = Scanner.from_rules(rules), SeenKeys()
-    for source in sources:
-        label = "" if len(sources) == 1 else f"{source.label}/"
+    for source, label in zip(sources, _label_sources(sources), strict=True):
         for entry in source.scan():
             checked = scanner.check_entry(source, entry, label)
             if checked is not None:
                 yield seen.reject_repeated(checked)
+
+
+def _label_sources(sources: Sequence[FileSource]) -> Sequence[str]:
+    """Return the prefix of the keys of each source; equal labels get a hash of the identity."""
+    if len(sources) == 1:
+        return [""]
+    count = Counter(source.label for source in sources)
+    return [
+        f"{source.label}/" if count[source.label] == 1 else f"{source.label}-{_hash(source)}/"
+        for source in sources
+    ]
+
+
+def _hash(source: FileSource) -> str:
+    identity = source.identity.encode(errors="surrogatepass")
+    return hashlib.blake2b(identity, digest_size=4).hexdigest()
 
 
 async def _check_entries(
@@ -183,14 +207,21 @@ async def _stream_reader(elements: AsyncIterator[Element]) -> SourceReader:
             None, lambda rules: _check_items(_chain(first, elements), rules, explicit=False)
         )
     paths = [*first, *[element async for element in elements]]
-    return await _path_reader(paths, has_identity=False)
+    return await anyio.to_thread.run_sync(_path_reader, paths)
 
 
-async def _path_reader(paths: Iterable[Element], *, has_identity: bool) -> SourceReader:
-    roots = await anyio.to_thread.run_sync(resolve_roots, paths)
-    identity = await anyio.to_thread.run_sync(identify_roots, roots) if has_identity else None
+def _path_reader(
+    paths: Iterable[Element],
+    explicit: bool = False,  # noqa: FBT001, FBT002 -- bound by position
+    has_identity: bool = False,  # noqa: FBT001, FBT002 -- bound by position
+) -> SourceReader:
+    """Return the reader of paths, URLs and sources. Blocking."""
+    elements = list(paths)
+    if not explicit and (sources := open_file_sources(elements)):
+        return _file_source_reader(sources)
+    roots = resolve_roots(elements)
     return SourceReader(
-        identity,
+        identify_roots(roots) if has_identity else None,
         lambda rules: _scan_batches(roots, rules),
         counted=True,
         totals=partial(count_source, roots),
