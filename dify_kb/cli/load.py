@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dify_kb.arguments import MIB, parse_duration, parse_size
-from dify_kb.config import MAX_FILE_SIZE
 from dify_kb.errors import ConfigError
 
 from . import option_types
@@ -191,7 +190,7 @@ def load(
     ] = "collect",
     max_file_size: Annotated[
         str, typer.Option(metavar="SIZE", help="Maximum file size: 15 (MiB), 15MB, 500kB.")
-    ] = f"{MAX_FILE_SIZE // MIB}MiB",
+    ] = "15MiB",
     journal: Annotated[
         Path | None,
         typer.Option(

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from cli_runner import Cli
 
+from dify_kb.arguments import parse_size
 from dify_kb.cli import app, option_types
+from dify_kb.config import MAX_FILE_SIZE
 from dify_kb.models import process_rule
 
 NUMBERS = {"N", "PORT", "SCORE", "SIZE", "DURATION", "N/UNIT", "N|LOW-HIGH"}
@@ -166,6 +168,13 @@ def test_bounds_of_chunks_are_those_of_the_server() -> None:
     """Repeated, as the models take too long to import for a line of help."""
     assert option_types.MIN_CHUNK_SIZE == process_rule.MIN_CHUNK_LENGTH
     assert option_types.MAX_CHUNK_SIZE == process_rule.MAX_CHUNK_LENGTH
+
+
+def test_the_default_size_of_files_is_that_of_the_server() -> None:
+    """Repeated, for the same reason."""
+    (option,) = (each for each in options_of(COMMANDS["load"]) if "--max-file-size" in each.opts)
+
+    assert parse_size(option.default, "--max-file-size") == MAX_FILE_SIZE
 
 
 def test_help_of_the_key_warns_about_the_list_of_processes(cli: Cli) -> None:
