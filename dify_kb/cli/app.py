@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -20,6 +19,7 @@ from dify_kb.errors import ConfigError, KnowledgeError
 
 from . import completion, exit_codes, option_types
 from .command_line import PROGRAM_OPTIONS, hoist_program_options
+from .output_streams import guard_output
 from .run_command import CommandContext, Invocation
 
 if TYPE_CHECKING:
@@ -177,12 +177,16 @@ def _set_global_options(
 
 def run(arguments: Sequence[str], *, policy: Policy | None = None) -> int:
     """Run the program and return its exit code."""
-    if completion.is_requested():
-        return completion.complete(_build_program())
-    invocation = Invocation(arguments=tuple(arguments), policy=policy)
-    if sys.stdin is None:
-        # uvloop aborts the process if a socket gets the file descriptor of standard input.
-        os.open(os.devnull, os.O_RDONLY)
+    with guard_output() as stdout:
+        if completion.is_requested():
+            return completion.complete(_build_program())
+        code = _run(Invocation(arguments=tuple(arguments), policy=policy))
+        stdout.flush()
+        return stdout.final_exit_code(code)
+
+
+def _run(invocation: Invocation) -> int:
+    arguments = invocation.arguments
     try:
         with exit_codes.print_warnings():
             _build_program()(list(arguments), prog_name=completion.PROGRAM, obj=invocation)

@@ -24,6 +24,7 @@ from dify_kb.errors import (
 from . import output
 from .exit_codes import ARCHIVED_DOCUMENT_CODE, GENERAL_ERROR, exit_code_for
 from .name_lookup import ResourceRef
+from .output_streams import continue_if_unwritable
 
 SOME_FAILED = 3
 """The exit code if some resources were changed and some were not."""
@@ -99,6 +100,7 @@ async def change_each(
     Raises:
         KnowledgeError: the only resource was refused, or an error concerns all of them.
     """
+    continue_if_unwritable()
     remaining, stopped = iter(things), list[KnowledgeError]()
 
     async def worker() -> None:
@@ -131,6 +133,7 @@ async def change_in_batches(
     Raises:
         KnowledgeError: the only resource was refused, or an error concerns all of them.
     """
+    continue_if_unwritable()
     remaining = deque(
         things[start : start + BATCH_SIZE] for start in range(0, len(things), BATCH_SIZE)
     )

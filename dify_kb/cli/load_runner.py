@@ -33,7 +33,8 @@ from .ensure_dataset import ensure_dataset
 from .files_from import FilesFrom
 from .log_file import LoadLog
 from .option_types import Technique
-from .run_command import BROKEN_PIPE_EXIT, CommandContext, Interrupt, discard_output
+from .output_streams import BROKEN_PIPE_EXIT, continue_if_unwritable
+from .run_command import CommandContext, Interrupt
 
 GRACE_NOTICE = "Finishing uploads in flight (up to 10 s); press Ctrl-C again to stop immediately."
 
@@ -156,22 +157,19 @@ class LoadRunner:
             return
         fields = attrs.asdict(event)
         self._log.write("item", fields)
-        try:
-            if self.command.verbose and event.outcome is Outcome.SKIPPED and not self.dry_run:
-                output.err.print(load_summary.format_result(event))
-            if self.command.json:
-                output.print_json({"type": "item", **fields})
-            elif self.dry_run:
-                dry_run.print_planned(event)
-        except BrokenPipeError:
-            discard_output()
-            self._interrupt.stop(BROKEN_PIPE_EXIT)
+        if self.command.verbose and event.outcome is Outcome.SKIPPED and not self.dry_run:
+            output.err.print(load_summary.format_result(event))
+        if self.command.json:
+            output.print_json({"type": "item", **fields})
+        elif self.dry_run:
+            dry_run.print_planned(event)
 
     def _handle_attempt(self, event: AttemptEvent) -> None:
         self._state.record_attempt(event)
         self._display(self._state)
 
     def _report_finished(self, report: LoadReport) -> int:
+        continue_if_unwritable()
         if self._files_from is not None:
             refused = self._files_from.refused_count
             report = attrs.evolve(

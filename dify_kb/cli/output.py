@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as _json
-import os
 import sys
 import textwrap
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -46,19 +45,13 @@ def dump_json(value: Mapping[str, object]) -> str:
 
 def print_json(value: Mapping[str, object]) -> None:
     """Print one line of JSON."""
-    sys.stdout.write(f"{dump_json(value)}\n")
-    sys.stdout.flush()
+    write_line(dump_json(value))
 
 
 def write_line(text: str) -> None:
-    """Print a line of results; if stdout is closed, the command continues without output."""
-    try:
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        null_device = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null_device, sys.stdout.fileno())
-        os.close(null_device)
+    """Print one line."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def shorten(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ def show_progress(*, quiet: bool, plain: bool) -> Iterator[OnProgress]:
             TextColumn("{task.description}"),
             console=output.err,
             transient=True,
+            redirect_stdout=sys.stdout.isatty(),
         ) as bars:
             task = bars.add_task("", total=1.0, phase="")
 

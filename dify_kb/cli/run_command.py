@@ -18,6 +18,7 @@ from dify_kb import profiles
 from dify_kb.errors import ConfigError
 
 from .command_line import complete_hint
+from .output_streams import end_if_unwritable
 
 if TYPE_CHECKING:
     import asyncio
@@ -143,7 +144,7 @@ class CommandContext:
         message = self.invocation.complete_hint(interrupt_message)
         interrupt = Interrupt(lambda: output.err.print(message) if message else None)
         code = self.run_interruptible(main, interrupt)
-        if interrupt.was_cancelled and code != BROKEN_PIPE_EXIT:
+        if interrupt.was_signalled:
             output.err.print("Interrupted.")
         raise typer.Exit(code)
 
@@ -153,6 +154,7 @@ class CommandContext:
         """Run a command in an event loop until it ends or is interrupted; return the exit code."""
         import anyio
 
+        end_if_unwritable(interrupt.stop)
         with handle_signals(interrupt):
             return anyio.run(
                 interrupt.run_cancellable, main, backend_options={"use_uvloop": _has_uvloop()}
@@ -192,13 +194,10 @@ def _has_uvloop() -> bool:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-BROKEN_PIPE_EXIT = 1
-"""The exit code after a write to a closed pipe, as of click."""
-
 
 @define
 class Interrupt:
-    """The interruption of a running command by a signal or a closed pipe."""
+    """The interruption of a running command by a signal or unwritable output."""
 
     on_interrupt: Callable[[], None] = lambda: None
     """Called in the loop thread when the command is cancelled."""
@@ -207,12 +206,17 @@ class Interrupt:
     """Returns the message of a process that the second signal ends."""
 
     exit_code: int | None = None
-    """130 or 143 after a signal, 1 after a closed pipe, else None."""
+    """130 or 143 after a signal, 141 after a closed pipe, 1 after a full disk, else None."""
 
     was_cancelled: bool = False
     """Whether the command was cancelled before it ended."""
 
     _cancel: Callable[[], None] = field(default=lambda: None, init=False)
+
+    @property
+    def was_signalled(self) -> bool:
+        """Whether a signal cancelled the command before it ended."""
+        return self.was_cancelled and self.exit_code in {128 + number for number in SIGNALS}
 
     async def run_cancellable(self, main: Callable[[], Awaitable[int]]) -> int:
         """Run a command until it ends or is cancelled, and return its exit code."""
@@ -270,10 +274,3 @@ def handle_signals(interrupt: Interrupt) -> Iterator[None]:
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
     with suppress(RuntimeError):  # the loop has ended, and so has the command
         loop.call_soon_threadsafe(callback)
-
-
-def discard_output() -> None:
-    """Redirect standard output to the null device: its reader has closed the pipe."""
-    null_device = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null_device, sys.stdout.fileno())
-    os.close(null_device)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -133,6 +134,8 @@ class _ProgressBars(Bars):
             _RateColumn(),
             console=console,
             expand=True,
+            # Else rich prints on the console of the bars what a program writes to its output.
+            redirect_stdout=console.is_terminal and sys.stdout.isatty(),
         )
 
     def get_renderable(self) -> RenderableType:
