@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from contextlib import aclosing
 from http import HTTPStatus
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -37,6 +39,8 @@ R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
+_PACKAGE = str(Path(__file__).parent.parent)
+
 
 @attrs.define
 class ServerState:
@@ -44,6 +48,14 @@ class ServerState:
 
     version: str | None = None
     issued_warnings: set[str] = attrs.field(factory=set)
+
+
+def _find_caller_level() -> int:
+    """Return the stack level of the caller's line, the first one outside of this package."""
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 @frozen
@@ -201,7 +213,7 @@ class Sender:
         warning = find_warning(call.endpoint.name, self.server.version)
         if warning and warning not in self.server.issued_warnings:
             self.server.issued_warnings.add(warning)
-            warnings.warn(warning, stacklevel=4)
+            warnings.warn(warning, stacklevel=_find_caller_level())
 
     def _report_attempt(
         self,

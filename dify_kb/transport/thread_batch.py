@@ -63,7 +63,8 @@ async def run_in_thread(function: Callable[..., T], *args: object) -> T:
     ending, as it would in a thread of `anyio.to_thread`.
     """
     await checkpoint_if_cancelled()
-    job = _Job(partial(copy_context().run, function, *args))
+    context = copy_context()
+    job = _Job(lambda: context.run(function, *args))
     try:
         worker = _idle_workers.pop()
     except IndexError:
