@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ File = Path | os.DirEntry[str]
 
 READABLE_BY_ALL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 """A file with all of these bits needs no `access()` call."""
+
+_PARENT = re.compile(r"\.\.[/\\]")
+"""Such a name is not one of a hidden file."""
 
 _BROKEN_LINK = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
@@ -183,7 +187,7 @@ class Scanner:
         Args:
             label: prefix of the key.
         """
-        if not self._is_wanted(entry.key):
+        if not self._is_wanted(_PARENT.sub("", entry.key)):
             return None
         key, size, format_ = f"{label}{entry.key}", entry.size, self._format(entry.key)
         if entry.unreadable is not None:
