@@ -297,6 +297,8 @@ def test_forked_children_of_a_used_client_live(emulator: Emulator) -> None:
         else:
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), client.datasets.list().total)
         """,
+        "-W",
+        "ignore:This process:DeprecationWarning",  # of forks with threads, since Python 3.12
     )
 
     assert output == f"{[(True, 1)] * 3}\nwork\n0 1\n"
