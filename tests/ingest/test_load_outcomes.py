@@ -65,7 +65,7 @@ async def test_changed_metadata_alone_sends_no_file(
 
     assert count_outcomes(again) == count_outcomes(changed) == {"unchanged": 3}
     assert count_creates(emulator) == 3
-    assert (await values(client, dataset))["000.md"] == {"team": "infra", "year": "2024"}
+    assert (await values(client, dataset))["000.md"] == {"team": "infra", "year": 2024}
 
 
 async def test_invalid_metadata_fails_its_file_alone(client: AsyncClient, folder: Path) -> None:
