@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
 import pytest
 
+from dify_kb import AsyncClient, Item
 from dify_kb.ingest.sources.source_reader import MAX_BATCH, MIN_BATCH, next_batch_size
 
 
@@ -22,3 +29,29 @@ def test_batch_size_is_the_number_of_files_per_second(
     number: int, seconds: float, expected: int
 ) -> None:
     assert next_batch_size(number, seconds) == expected
+
+
+@pytest.mark.parametrize("source", ["generator", "folder"])
+async def test_a_cancelled_load_does_not_wait_for_a_source_that_hangs(
+    client: AsyncClient, folder: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a network file system may hang for hours."""
+    release = threading.Event()
+
+    def hang(*_: object) -> Iterator[Item]:
+        release.wait(30)
+        yield Item("a.txt", bytes=b"x")
+
+    (folder / "a.txt").write_text("hello")
+    if source == "folder":
+        monkeypatch.setattr("dify_kb.ingest.sources.source_reader.scan", hang)
+    dataset = await client.datasets.create("docs", indexing_technique="economy")
+    started = time.monotonic()
+
+    with anyio.move_on_after(0.5) as scope:
+        await client.load(dataset, folder if source == "folder" else hang())
+    took = time.monotonic() - started
+    release.set()
+
+    assert scope.cancelled_caught
+    assert took < 15

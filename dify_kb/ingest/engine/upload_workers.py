@@ -99,7 +99,7 @@ class Uploader:
             started = loop_time()
             created = await self._create(file, content)
             if isinstance(content.data, Path):
-                await anyio.to_thread.run_sync(require_unchanged, content)
+                await run_in_thread(require_unchanged, content)
         finally:
             content.close()
         document, now = created.document, loop_time()

@@ -19,11 +19,11 @@ from collections.abc import (
 from functools import partial
 from typing import TypeVar
 
-import anyio.to_thread
 from attrs import evolve, frozen
 
 from dify_kb.errors import ConfigError
 from dify_kb.ingest.report import ItemResult
+from dify_kb.transport.thread_batch import run_in_thread
 
 from .document_names import PathNormalizer
 from .file_source import FileSource, open_file_sources
@@ -118,7 +118,7 @@ async def create_source_reader(source: Source) -> SourceReader:
     if isinstance(source, NamedSource):
         reader = await _reader(source.elements, explicit=True)
         normalizer = PathNormalizer()
-        name = await anyio.to_thread.run_sync(normalizer.normalize, source.name)
+        name = await run_in_thread(normalizer.normalize, source.name)
         return evolve(reader, identity=name)
     return await _reader(source, explicit=False)
 
@@ -131,11 +131,11 @@ async def _reader(
     if isinstance(source, AsyncIterable):
         return await _stream_reader(aiter(source))
     elements = iter(source)
-    first = await anyio.to_thread.run_sync(_take_elements, elements, 1)
+    first = await run_in_thread(_take_elements, elements, 1)
     everything = itertools.chain(first, elements)
     if not first or not isinstance(first[0], Item):
         has_identity = isinstance(source, Sequence)
-        return await anyio.to_thread.run_sync(_path_reader, everything, explicit, has_identity)
+        return await run_in_thread(_path_reader, everything, explicit, has_identity)
     known = source if isinstance(source, Collection) else None
     return SourceReader(
         None,
@@ -207,7 +207,7 @@ async def _stream_reader(elements: AsyncIterator[Element]) -> SourceReader:
             None, lambda rules: _check_items(_chain(first, elements), rules, explicit=False)
         )
     paths = [*first, *[element async for element in elements]]
-    return await anyio.to_thread.run_sync(_path_reader, paths)
+    return await run_in_thread(_path_reader, paths)
 
 
 def _path_reader(
@@ -232,7 +232,7 @@ async def _scan_batches(
     roots: Sequence[ScanRoot], rules: ScanRules
 ) -> AsyncIterator[Sequence[CheckedFile]]:
     checked, size = scan(roots, rules), MIN_BATCH
-    while batch := await anyio.to_thread.run_sync(_take_elements, checked, size):
+    while batch := await run_in_thread(_take_elements, checked, size):
         started = time.monotonic()
         yield batch
         size = next_batch_size(size, time.monotonic() - started)
@@ -250,7 +250,7 @@ async def _check_items(
         return [seen.reject_repeated(one) for one in checked if one is not None]
 
     async for batch in elements:
-        if checked := await anyio.to_thread.run_sync(check, batch):
+        if checked := await run_in_thread(check, batch):
             yield checked
 
 
