@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import json as _json
 import sys
-import textwrap
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from datetime import datetime
 from typing import Literal, TypeVar
 
 from attrs import asdict, frozen
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from dify_kb.errors import KnowledgeError, escape_text
 
-T = TypeVar("T")
+from .table_layout import NAME_COLUMNS, TEXT_COLUMNS, TableFormat
 
-UNFOLDED_WIDTH = 10_000
-"""The width of tables that are not printed on a terminal, in characters."""
+T = TypeVar("T")
 
 MAX_CELL_TEXT = 60
 """The length of a text in a table, in characters."""
-
-FOLDED_COLUMNS = {"", "name", "dataset", "text", "error"}
-"""Columns whose values are wrapped on a narrow terminal."""
 
 MAX_LISTED_FAILURES = 20
 """The number of failed files listed without --json."""
@@ -33,9 +35,19 @@ MAX_LISTED_FAILURES = 20
 out = Console(soft_wrap=True, highlight=False, markup=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
+notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+"""Standard error for what --quiet suppresses: counts, hints and progress, but not failures."""
 
-escape = escape_text
-"""Escapes what a terminal cannot show."""
+
+def escape(text: str) -> str:
+    """Escape what standard output cannot show, so that the width of a text is known."""
+    text = escape_text(text)
+    return text if text.isascii() else _to_encoding(text, "backslashreplace")
+
+
+def _to_encoding(text: str, errors: str) -> str:
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, errors).decode(encoding)
 
 
 def dump_json(value: Mapping[str, object]) -> str:
@@ -56,7 +68,7 @@ def write_line(text: str) -> None:
 
 def shorten(text: str) -> str:
     """Return the beginning of a text in one line, at most `MAX_CELL_TEXT` characters."""
-    return textwrap.shorten(text, MAX_CELL_TEXT, placeholder=" …")
+    return table_format().shorten(" ".join(text.split()), MAX_CELL_TEXT, middle=False)
 
 
 def print_model(kind: str, value: object) -> None:
@@ -117,34 +129,39 @@ def print_error(error: KnowledgeError) -> None:
     err.print(f"next:  {escape(error.hint or 'See dify-kb --help.')}")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; numbers are aligned right. Without column names there is no header."""
-    grid = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    shortened: Collection[str] = NAME_COLUMNS | TEXT_COLUMNS,
+    highlighted: Collection[int] = (),
+) -> None:
+    """Print a table; numbers are aligned right. Without column names, print names and values.
+
+    Args:
+        shortened: the columns that may be shortened on a narrow terminal.
+        highlighted: indexes of the rows in bold.
+    """
     written = [[format_cell(value) for value in row] for row in rows]
-    for position, column in enumerate(columns):
-        numeric = all(row[position].replace(",", "").isdigit() for row in written) and written
-        grid.add_column(
-            column,
-            justify="right" if numeric else "left",
-            overflow="fold",
-            no_wrap=column not in FOLDED_COLUMNS,
-        )
-    for row in written:
-        grid.add_row(*map(Text, row))
-    print_grid(grid)
+    layout = table_format()
+    lines = (
+        layout.format_table(columns, written, shortened=shortened, highlighted=highlighted)
+        if any(columns)
+        else layout.format_details([(name, value) for name, value in written])
+    )
+    for line in lines:
+        if layout.width is None:
+            sys.stdout.write(f"{line.text}\n")
+        else:
+            out.print(Text(line.text, style=line.style))
 
 
-def print_grid(grid: Table) -> None:
-    """Print a rich table, without wrapping lines if stdout is not a terminal."""
-    if out.is_terminal:
-        out.print(grid, soft_wrap=False)
-        return
-    # Programs like grep need one line per row, without trailing spaces.
-    console = Console(width=UNFOLDED_WIDTH, highlight=False, markup=False)
-    with console.capture() as written:
-        console.print(grid, soft_wrap=False)
-    for line_ in written.get().splitlines():
-        sys.stdout.write(f"{line_.rstrip()}\n")
+def table_format() -> TableFormat:
+    """Return the format of tables on standard output: its width if it is a terminal."""
+    return TableFormat(
+        width=out.width if out.is_terminal else None,
+        ellipsis="…" if _to_encoding("…", "replace") == "…" else "...",
+    )
 
 
 def format_cell(value: object) -> str:

@@ -90,7 +90,7 @@ def guard_output() -> Iterator[GuardedStream]:
     _open_standard_descriptors()
     streams = sys.stdout, sys.stderr
     out, err = (GuardedStream(_escaping(stream)) for stream in streams)
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]  # a duck-typed TextIO
+    sys.stdout, sys.stderr = out, err
     try:
         yield out
     finally:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table as Grid
-from rich.text import Text
 
 from dify_kb.bench import render_instance_report
 from dify_kb.bench.html_report import ReportTable, format_number
@@ -84,14 +82,8 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
 def print_report_table(heading: str, table: ReportTable) -> None:
     """Print a table with a heading; names are aligned left, numbers right."""
     output.out.print(f"\n{output.escape(heading)}")
-    grid = Grid(box=None, pad_edge=False, header_style="bold")
-    for place, column in enumerate(table.columns):
-        numeric = table.is_numeric(place)
-        grid.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
-    for place, row in enumerate(table.rows):
-        style = "bold" if place in table.highlighted else ""
-        grid.add_row(*(Text(output.escape(cell), style=style) for cell in row))
-    output.print_grid(grid)
+    named = [name for place, name in enumerate(table.columns) if not table.is_numeric(place)]
+    output.print_table(table.columns, table.rows, shortened=named, highlighted=table.highlighted)
 
 
 def check_writable(files: Sequence[Path | None]) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -10,6 +9,7 @@ import dify_kb
 
 from . import name_lookup, option_types, output
 from .run_command import CommandContext
+from .table_layout import wrap_words
 
 if TYPE_CHECKING:
     from dify_kb import Record
@@ -19,6 +19,8 @@ MAX_PASSAGE = 400
 
 MAX_WIDTH = 96
 """The width of printed passages, in characters."""
+
+INDENT = " " * 3
 
 Method = Literal["semantic", "full_text", "hybrid", "keyword"]
 
@@ -87,8 +89,7 @@ def _print_record(rank: int, record: Record) -> None:
     title = Text(f"{rank}. {output.escape(segment.document.name)}", style="bold")
     output.out.print(title.append(f"  ({position}{score})", style="dim"))
     words = output.escape(" ".join(segment.content.split()))
-    passage = textwrap.shorten(words, MAX_PASSAGE, placeholder=" …")
-    width = min(output.out.width, MAX_WIDTH)
-    indent = " " * 3
-    lines = textwrap.wrap(passage, width, initial_indent=indent, subsequent_indent=indent)
+    passage = output.table_format().shorten(words, MAX_PASSAGE, middle=False)
+    width = min(output.out.width, MAX_WIDTH) - len(INDENT)
+    lines = [f"{INDENT}{line}" for line in wrap_words(passage, width, breaks_wide=True)]
     output.out.print("\n".join([*lines, ""]))
