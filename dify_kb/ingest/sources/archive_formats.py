@@ -22,6 +22,7 @@ from attrs import define, field, frozen
 
 from dify_kb.errors import ConfigError, SourceChangedError, SourceError
 
+from .file_source import FilePart
 from .found_file import describe_os_error, settled_token
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class TarArchive(Archive):
 
     def open(self, member: Member) -> IO[bytes]:
         """Open a member; in any thread."""
-        return cast("IO[bytes]", _Part(self.unpacked, cast("int", member.place), member.size))
+        return cast("IO[bytes]", FilePart(self.unpacked, cast("int", member.place), member.size))
 
     def close(self) -> None:
         """Close the file, and delete the temporary file."""
@@ -207,26 +208,6 @@ class _HeaderReader:
 
     def tell(self) -> int:
         return self._file.tell()
-
-
-@define
-class _Part:
-    """A part of a file, read independently of its position."""
-
-    _file: BinaryIO
-    _place: int
-    _left: int
-
-    def read(self, size: int, /) -> bytes:
-        data = os.pread(self._file.fileno(), min(size, self._left), self._place)
-        if self._left and not data:
-            raise EOFError("unexpected end of the archive")
-        self._place += len(data)
-        self._left -= len(data)
-        return data
-
-    def close(self) -> None:
-        self._left = 0
 
 
 def open_archive(path: Path, max_unpacked: int | None, require_open: Callable[[], None]) -> Archive:

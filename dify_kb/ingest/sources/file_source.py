@@ -9,9 +9,9 @@ import importlib.metadata
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
-from attrs import frozen
+from attrs import define, frozen
 
 from dify_kb.errors import ConfigError
 
@@ -55,6 +55,32 @@ class ByteStream(Protocol):
     def close(self) -> None:
         """Release the stream."""
         ...
+
+
+@define
+class FilePart:
+    """A part of a file as a stream, which is independent of the position of the file."""
+
+    _file: BinaryIO
+    _place: int
+    _left: int
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes; empty at the end.
+
+        Raises:
+            EOFError: the file ends before the part does.
+        """
+        data = os.pread(self._file.fileno(), min(size, self._left), self._place)
+        if self._left and not data:
+            raise EOFError("unexpected end of the file")
+        self._place += len(data)
+        self._left -= len(data)
+        return data
+
+    def close(self) -> None:
+        """Release the stream; the file stays open."""
+        self._left = 0
 
 
 @frozen
