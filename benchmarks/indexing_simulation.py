@@ -230,7 +230,8 @@ class SimulatedServer:
         pictures = self.others.get(dataset_id, self.stale_snapshots or self.snapshots)
         rows, body = pictures(now), cast("ListDocuments", call.body)
         keyword = str(body.keyword or "").replace("\\", "")
-        rows = [document for document in rows if keyword in document.name]
+        if keyword:
+            rows = [document for document in rows if keyword in document.name]
         if body.status == "queuing":
             rows = [document for document in rows if document.indexing_status == "waiting"]
         return _build_page(rows, int(body.page or 1), int(body.limit or 20))
@@ -353,8 +354,13 @@ class SimulatedFollowing:
             while len(self.files.followed):
                 if anyio.current_time() > longest:
                     raise TimeoutError(f"{len(self.files.followed)} documents are still followed")
-                await anyio.sleep(1.0)
+                await _sleep_relative_to_age(1.0)
             group.cancel_scope.cancel()
+
+
+async def _sleep_relative_to_age(shortest: float) -> None:
+    """Sleep for a thousandth of the time passed: a day takes thousands of looks, not 100,000."""
+    await anyio.sleep(max(shortest, anyio.current_time() / 1000))
 
 
 ParallelTask = Callable[[SimulatedFollowing], Coroutine[Any, Any, object]]
@@ -416,13 +422,13 @@ class IndexingSimulation:
 
     def snapshot(self, now: float) -> Rows:
         """Return the list at a time."""
-        there = range(min(self.number, int(now * 25) + 1) - 1, -1, -1)
-        return [self._rows[index][self._status(index, now)] for index in there]
-
-    def _status(self, index: int, now: float) -> str:
-        if now >= self.ends[index]:
-            return "completed"
-        return "indexing" if now >= self.begins[index] else "waiting"
+        sent = min(self.number, int(now * 25) + 1)
+        return [
+            rows["completed" if now >= end else "indexing" if now >= begin else "waiting"]
+            for rows, begin, end in zip(
+                self._rows[:sent], self.begins[:sent], self.ends[:sent], strict=True
+            )
+        ][::-1]
 
     def follow_all(self, stall_after: float = 1e9) -> SimulatedFollowing:
         """Send and follow all documents."""
@@ -434,8 +440,8 @@ class IndexingSimulation:
                 for index, when in enumerate(self.sent_at):
                     await anyio.sleep_until(when)
                     following.add(make_accepted_file(index, at=when))
-                while len(following.files.followed):  # noqa: ASYNC110 -- no time passes
-                    await anyio.sleep(0.5)
+                while len(following.files.followed):
+                    await _sleep_relative_to_age(0.5)
                 group.cancel_scope.cancel()
             return following
 

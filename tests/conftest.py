@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -129,6 +130,12 @@ def program(tmp_path: Path, emulator: Emulator) -> Iterator[Callable[..., subpro
     for process in started:
         process.kill()
         process.communicate()
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the modules and tests, about a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

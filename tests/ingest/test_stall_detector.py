@@ -135,13 +135,11 @@ def test_segments_of_many_begun_documents_are_counted_in_turns() -> None:
 def test_many_lost_documents_end_within_hours(number: int) -> None:
     """A restart of the broker loses the whole queue; later documents are indexed."""
 
-    def snapshot(now: float) -> Rows:
-        del now
-        lost = [make_document(index, "waiting") for index in reversed(range(number))]
-        return [make_document(number, "completed"), *lost]
+    lost = [make_document(index, "waiting") for index in reversed(range(number))]
+    rows = [make_document(number, "completed"), *lost]
 
     files = [make_accepted_file(index, at=index / 100) for index in range(number + 1)]
-    following = follow_files(SimulatedServer(snapshot), files, longest=4 * 3600)
+    following = follow_files(SimulatedServer(lambda _: rows), files, longest=4 * 3600)
 
     assert Counter(following.outcomes.values()) == {"added": 1, "stalled": number}
     assert not following.files.stopping.is_requested

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import anyio
@@ -19,6 +19,7 @@ from indexing_simulation import (
     make_document,
     make_remembered_file,
 )
+from load_examples import LONG
 from virtual_time import run
 
 from dify_kb import LoadTiming
@@ -463,9 +464,17 @@ def test_failures_of_an_earlier_run_do_not_stop_this_one() -> None:
 # Cost
 
 
-@pytest.mark.parametrize("seconds", [0.1, 2.0, 60.0])
-@pytest.mark.parametrize("workers", [1, 8])
-@pytest.mark.parametrize("number", [100, 1000, 4000])
+EVERY_SPEED = [*product([1, 8], [0.1, 2.0, 60.0])]
+"""Numbers of workers, each with the mean seconds of a document."""
+
+
+@pytest.mark.parametrize(
+    ("number", "workers", "seconds"),
+    [
+        *((number, *speed) for number in (100, 1000) for speed in EVERY_SPEED),
+        *((4000, *speed) for speed in (EVERY_SPEED if LONG else [(1, 60.0), (8, 2.0)])),
+    ],
+)
 def test_polling_takes_few_requests_and_detects_the_end_promptly(
     number: int, workers: int, seconds: float
 ) -> None:
