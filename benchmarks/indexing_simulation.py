@@ -23,10 +23,10 @@ from dify_kb import ItemResult, LoadTiming, NotFoundError, Page, Polling
 from dify_kb.ingest.engine.file_lifecycle import FileLifecycle
 from dify_kb.ingest.engine.file_states import FileEvent, FileState
 from dify_kb.ingest.engine.followed_documents import FollowedDocuments
+from dify_kb.ingest.engine.indexing_observer import IndexingObserver
 from dify_kb.ingest.engine.ledger import AttemptCounter, Ledger, RunStop
 from dify_kb.ingest.engine.pending_uploads import PendingUploads
 from dify_kb.ingest.engine.stall_detector import StallDetector
-from dify_kb.ingest.engine.status_to_event import IndexingObserver
 from dify_kb.ingest.engine.tracked_file import TrackedFile, UploadedDocument
 from dify_kb.ingest.engine.watch_indexing import IndexingWatcher
 from dify_kb.ingest.journal import Journal, JournalRow, JournalState

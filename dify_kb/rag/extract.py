@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from .extract_docx import extract_docx
 from .extract_errors import ExtractError
+from .extract_limits import collect_texts
 from .extract_pdf import extract_pdf
 from .extract_spreadsheets import extract_csv, extract_xls, extract_xlsx
-from .size_limits import collect_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

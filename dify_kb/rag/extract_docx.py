@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from .extract_errors import ExtractError, import_parser, translate_parser_errors
-from .size_limits import (
+from .extract_limits import (
     MAX_CELLS,
     MAX_XML_TREE,
     check_archive_size,

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from .extract_errors import import_parser, translate_parser_errors
-from .size_limits import check_pdf_streams, collect_texts
+from .extract_limits import check_pdf_streams, collect_texts
 
 _pdfium_lock = threading.Lock()
 """Serializes all calls: PDFium is not thread-safe (its documentation), not even when closing."""

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from .extract_errors import ExtractError, import_parser, translate_parser_errors
-from .size_limits import (
+from .extract_limits import (
     MAX_CELLS,
     MAX_XML_STREAM,
     check_archive_size,

@@ -36,7 +36,7 @@ from dify_kb.ingest.pacing.circuit_breaker import (
     CircuitBreaker,
     FailureBudget,
 )
-from dify_kb.ingest.pacing.upload_health import MIN_FAILURES
+from dify_kb.ingest.pacing.upload_failures import MIN_FAILURES
 from dify_kb.ingest.report import StopReason
 from dify_kb.resources import Datasets
 from dify_kb.transport import AttemptEvent

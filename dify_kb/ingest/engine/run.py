@@ -25,11 +25,11 @@ from .dry_run import DryRun
 from .file_lifecycle import FileLifecycle
 from .finish_documents import MetadataAssigner, ReplacementFinisher
 from .followed_documents import FollowedDocuments
+from .indexing_observer import IndexingObserver
 from .ledger import AttemptCounter, Ledger, RunStop
 from .pending_uploads import PendingUploads
 from .reconcile import Reconciler
 from .stall_detector import StallDetector, format_duration
-from .status_to_event import IndexingObserver
 from .upload_workers import Uploader, UploadWorkers
 from .watch_indexing import IndexingWatcher
 

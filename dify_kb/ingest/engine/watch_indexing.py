@@ -30,8 +30,8 @@ from .followed_documents import (
     FollowedDocuments,
     select_least_recently_requested,
 )
+from .indexing_observer import IndexingObserver
 from .stall_detector import StallDetector
-from .status_to_event import IndexingObserver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .group_commit import JournalBusyError
 from .journal import Journal, NameTakenError
+from .journal_queries import iter_failed_results
 from .journal_rows import JournalRow, JournalState
 from .open import open_journal
-from .tables import iter_failed_results
 
 __all__ = [
     "Journal",

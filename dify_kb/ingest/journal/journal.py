@@ -13,8 +13,8 @@ import anyio.to_thread
 from dify_kb.errors import ConfigError
 
 from .journal_database import JournalDatabase
+from .journal_queries import FilesByState, KnownDocuments, StoredResults
 from .journal_rows import COLUMNS, JournalRow, JournalState, from_sqlite, parse_row, to_sqlite
-from .tables import FilesByState, KnownDocuments, StoredResults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

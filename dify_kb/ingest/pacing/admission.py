@@ -21,7 +21,7 @@ from dify_kb.wire import catalog
 
 from .concurrency_limit import ConcurrencyLimit
 from .rate_limit import Rate, RateLimiter
-from .upload_health import CREATE_CALLS
+from .upload_failures import CREATE_CALLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,7 +26,7 @@ from dify_kb.errors import KnowledgeError
 from dify_kb.ingest.error_classes import is_call_refusal, is_transient, stop_message, stop_reason
 from dify_kb.transport.clock import loop_time
 
-from .upload_health import CREATE_CALLS, GiveUpReason, UploadHealth
+from .upload_failures import CREATE_CALLS, GiveUpReason, UploadFailures
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -198,7 +198,7 @@ class CircuitBreaker:
         self._times = times
         self._budget = FailureBudget()
         self._overload = OverloadDelay(random or Random(), times.tuning_second)
-        self._uploads = UploadHealth(times)
+        self._uploads = UploadFailures(times)
         self._changed = anyio.Event()
         self._open_cause: str | None = None
         self.failure: GiveUpReason | None = None

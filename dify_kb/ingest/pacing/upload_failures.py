@@ -35,7 +35,7 @@ MIN_FAILURES: Final = 5
 uploads, so that a single failure could otherwise span many minutes."""
 
 
-class UploadHealth:
+class UploadFailures:
     """Health of uploads, derived from the attempts of all calls. Methods take the current time.
 
     The `record` methods return whether `blocked_until` or `failure` changed.
