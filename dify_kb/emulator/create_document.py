@@ -93,6 +93,7 @@ def update_document(
     """
     store, now = context.store, context.clock.now()
     with store.transaction():
+        _check_doc_form(context, body)
         old = store.documents.get(context.dataset.id, document_id)
         if old is None:
             raise not_found_error("Document not found")
@@ -154,12 +155,19 @@ def _validate_request(context: RequestContext, body: CreateByText | CreateByFile
         raise invalid_param_error("External datasets are not supported.")
     stub_models.check_provider(context, body.embedding_model_provider, body.embedding_model or "-")
     stub_models.check_reranking_model(context, body.retrieval_model)
-    doc_form = context.store.datasets.get_doc_form(dataset.id)
+    _check_doc_form(context, body)
+    if not dataset.indexing_technique and body.indexing_technique == "high_quality":
+        _select_embedding_model(context, body)
+
+
+def _check_doc_form(
+    context: RequestContext, body: CreateByText | CreateByFile | UpdateByText | UpdateByFile
+) -> None:
+    """Refuse a form unlike that of the dataset's documents, also for updates (157, 1398)."""
+    doc_form = context.store.datasets.get_doc_form(context.dataset.id)
     other = doc_form and doc_form != (body.doc_form or "text_model")
     if other and context.profile.checks_doc_form:
         raise invalid_param_error("doc_form is different from the dataset doc_form.")
-    if not dataset.indexing_technique and body.indexing_technique == "high_quality":
-        _select_embedding_model(context, body)
 
 
 def _select_embedding_model(

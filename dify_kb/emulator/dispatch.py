@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,7 @@ from .request_body import read_body, read_whole_body
 from .request_context import ApiCall, EndpointHandler, RequestContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from dify_kb.wire.endpoint import Endpoint
 
@@ -40,7 +41,7 @@ _log = logging.getLogger(__name__)
 TEXT_PARAMETERS: Final = frozenset({"batch", "model_type", "action", "node_id"})
 """Path parameters that accept any text. All others must be UUIDs, or the route does not match."""
 
-_KEYLESS_ENDPOINT: Final = "server.info"
+KEYLESS_ENDPOINT: Final = "server.info"
 """The only endpoint that needs no API key."""
 
 
@@ -58,21 +59,31 @@ class Dispatcher:
     @web.middleware
     async def handle_unrouted(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Respond to requests without a route, and to bodies that are too large (middleware)."""
-        profile, max_body = self.context.profile, self.context.settings.max_body
+        max_body = self.context.settings.max_body
         try:
             if (request.content_length or 0) > max_body:
                 return responses.proxy_page(413)
             response: web.StreamResponse = await handler(request)
         except web.HTTPRequestEntityTooLarge:
             return responses.proxy_page(413)
-        except web.HTTPMethodNotAllowed:
-            message = "The method is not allowed for the requested URL."
-            return responses.error_response(
-                profile, EmulatedError(405, "method_not_allowed", message)
-            )
+        except web.HTTPMethodNotAllowed as error:
+            return self._refuse_method(request, error.allowed_methods)
         except web.HTTPNotFound:
-            return responses.not_found_page(profile)
+            return await self._redirect_or_refuse(request)
         return response
+
+    def _refuse_method(self, request: web.Request, allowed: Collection[str]) -> web.Response:
+        profile = self.context.profile
+        if request.method == "OPTIONS":
+            return responses.options_response(profile, allowed)
+        message = "The method is not allowed for the requested URL."
+        return responses.error_response(profile, EmulatedError(405, "method_not_allowed", message))
+
+    async def _redirect_or_refuse(self, request: web.Request) -> web.Response:
+        profile, path = self.context.profile, await _find_redirect(request)
+        if path is None:
+            return responses.not_found_page(profile)
+        return responses.moved_page(profile, str(request.url.origin()) + path)
 
     async def dispatch(
         self, handler: EndpointHandler[Any, Any], request: web.Request
@@ -104,6 +115,8 @@ class Dispatcher:
 
     async def _respond(self, call: ApiCall) -> web.Response:
         profile, endpoint = self.context.profile, call.handler.endpoint
+        if not profile.routes(endpoint):
+            return responses.not_found_page(profile)
         try:
             value = await self._execute(call)
         except EmulatedError as error:
@@ -111,10 +124,8 @@ class Dispatcher:
         except DecodeError as error:
             return responses.error_response(profile, invalid_param_error(str(error)))
         except UnvalidatedInputError as error:
-            if profile.quirks.crashes_unchecked:
-                _log.error("%s failed: %s", endpoint.name, error)
-                return responses.crash_response(profile)
-            return responses.error_response(profile, error.validated_error)
+            _log.error("%s failed: %s", endpoint.name, error)
+            return responses.crash_response(profile)
         except (web.HTTPException, web.RequestPayloadError, ConnectionError):
             raise
         except Exception:  # noqa: BLE001 -- a server responds to and logs any error
@@ -140,7 +151,7 @@ class Dispatcher:
 
     def _prepare_context(self, call: ApiCall) -> RequestContext:
         """Check the API key and the dataset, in the order of the server version (measured)."""
-        if call.endpoint_name == _KEYLESS_ENDPOINT:
+        if call.endpoint_name == KEYLESS_ENDPOINT:
             return attrs.evolve(self.context, notes=call.notes)
         if self.context.profile.checks_dataset_first:
             context = self._build_context(call)
@@ -192,6 +203,15 @@ class Dispatcher:
         content = context.store.documents.get_content(row.id) or b""
         attachment = query.get("as_attachment") == "true"
         return responses.file_response(context.profile, row, content, attachment=attachment)
+
+
+async def _find_redirect(request: web.Request) -> str | None:
+    """Return the path that werkzeug redirects a request without a route to, if any (1221, 1226)."""
+    if request.path == "/v1":
+        return "/v1/"
+    merged = re.sub("/{2,}", "/", request.raw_path)
+    match = await request.app.router.resolve(request.clone(rel_url=merged))
+    return merged if merged != request.raw_path and match.http_exception is None else None
 
 
 def _check_api_key(header: str, api_key: str) -> None:

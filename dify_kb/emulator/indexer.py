@@ -103,9 +103,10 @@ class Indexer:
 
     async def run(self) -> None:
         """Run the workers until cancelled."""
-        self._limiter = anyio.CapacityLimiter(self._settings.workers)
+        count = self._settings.workers or self._profile.workers
+        self._limiter = anyio.CapacityLimiter(count)
         async with anyio.create_task_group() as workers:
-            for _ in range(self._settings.workers):
+            for _ in range(count):
                 workers.start_soon(self._run_worker)
 
     def restart_workers(self) -> None:

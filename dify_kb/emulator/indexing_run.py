@@ -103,10 +103,10 @@ class IndexingRun:
         if row.doc_form == DocForm.QA:
             # Questions need an LLM; without one there are no segments (measured).
             return []
-        rule = get_process_rule(self.store, row)
+        rule, splitter = get_process_rule(self.store, row), self.profile.splitter
         if row.doc_form == DocForm.HIERARCHICAL:
-            return chunk_parents(texts, rule)
-        return [ParentChunk(content) for content in chunk(texts, rule)]
+            return chunk_parents(texts, rule, splitter)
+        return [ParentChunk(content) for content in chunk(texts, rule, splitter)]
 
     def insert_batch(self, segment_batch: SegmentBatch) -> None:
         """Insert a batch of segments, which are counted from now on."""

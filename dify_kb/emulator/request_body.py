@@ -55,7 +55,7 @@ async def read_body(
     """
     match endpoint.encoding:
         case RequestEncoding.QUERY:
-            return _read_query(request)
+            return _read_query(endpoint, request)
         case RequestEncoding.JSON:
             strict = profile.json_only_endpoints
             return await _read_json(request, strict is None or endpoint.name in strict, body)
@@ -106,12 +106,13 @@ async def _read_form(request: web.Request, settings: Settings, body: bytes | Non
     return await parse_multipart(blocks, boundary[1], settings.max_file_size)
 
 
-def _read_query(request: web.Request) -> dict[str, object]:
-    """Return the first value of each parameter; `tag_ids` and `status` may repeat (measured)."""
+def _read_query(endpoint: Endpoint[Any, Any], request: web.Request) -> dict[str, object]:
+    """Return the first value of each parameter; `tag_ids` and the `status` of chunks may repeat."""
     query: dict[str, object] = {name: request.query[name] for name in request.query}
     if "tag_ids" in query:
         query["tag_ids"] = request.query.getall("tag_ids")
-    if len(statuses := request.query.getall("status", [])) > 1:
+    statuses = request.query.getall("status", [])
+    if len(statuses) > 1 and endpoint.name == "segments.list":
         query["status"] = statuses
     return query
 

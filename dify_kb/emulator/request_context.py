@@ -66,6 +66,12 @@ class RequestNotes:
     rule_only: bool = False
     """Whether an update changes only the process rule, not the text."""
 
+    summary_setting: object = None
+    """Settings of the summary index of the dataset to create, unchecked."""
+
+    has_attachments: bool = False
+    """Whether a search names attachments."""
+
     response_fields: frozenset[str] | None = None
     """The only fields to send in the response; None for all."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
+from dify_kb.rag import SplitterVersion
 from dify_kb.wire.version_bugs import is_older
 
 if TYPE_CHECKING:
@@ -40,15 +41,26 @@ class Quirks:
     """Whether pydantic checks the bodies of chunks; otherwise an invalid one crashes (569)."""
 
     bare_segment_errors: bool
-    """Whether all errors of new chunks are sent as `{"error"}`, not only that of an empty list
-    (server source).
+    """Whether pydantic checks every field of new chunks, with all errors as `{"error"}`; otherwise
+    only a missing list is such an error (536 to 543).
+    """
+
+    validates_doc_form: bool
+    """Whether an unknown `doc_form` is a validation error (156); otherwise only one unlike the
+    dataset's is refused.
+    """
+
+    fails_without_answer: bool
+    """Whether new content without an answer fails in high-quality Q&A documents, which leaves the
+    chunk with an error, disabled and without answer; otherwise only the answer is cleared (2008).
     """
 
     segment_in_document: bool
-    """Whether a chunk is looked up only in the document of the path (server source)."""
+    """Whether a chunk is looked up only in the document of the path (575)."""
 
     strict_segment_query: bool
-    """Whether the chunk list rejects a page below 1 (server source)."""
+    """Whether the chunk list rejects a page below 1 (504) and crashes with an unknown status (516).
+    """
 
     loses_child_chunks: bool
     """Whether updating or deleting a child chunk never finds it (measured)."""
@@ -61,7 +73,7 @@ class Quirks:
 
     child_chunk_needs_model: bool
     """Whether deleting a child chunk fails without an embedding model, even in economy datasets
-    (603). False for 1.16 is a guess.
+    (603).
     """
 
     checks_field_length: bool
@@ -73,7 +85,18 @@ class Quirks:
     """Whether `partial_update` has an effect (measured)."""
 
     refuses_unknown_document: bool
-    """Whether metadata for an unknown document is a 400 instead of a success (server source)."""
+    """Whether metadata for an unknown document is a 400 instead of a success (703)."""
+
+    binds_any_metadata_id: bool
+    """Whether the id of an assigned field may be any text; otherwise one that is not a UUID crashes
+    (699, 1642).
+    """
+
+    ignores_nul_metadata: bool
+    """Whether a value with a NUL is dropped silently; otherwise it crashes (measured)."""
+
+    sends_null_field: bool
+    """Whether renaming an unknown field returns nulls; otherwise it is a 400 (660)."""
 
     validates_search: bool
     """Whether pydantic checks search settings; otherwise a missing one crashes with its name
@@ -109,13 +132,16 @@ class Quirks:
     source).
     """
 
+    refuses_top_k: bool
+    """Whether a `top_k` below 1 is a 400 in high-quality datasets; otherwise it is a limit as in
+    Python's slices (1838, 1839).
+    """
+
     merges_search: bool
     """Whether settings that a search omits default to the dataset's (server source)."""
 
-    crashes_unchecked: bool
-    """Whether an id in a body that is not a UUID, or a value of an unexpected type, crashes (078,
-    229, 389, 833, 841). The published API of 1.16 does not list a 500 there.
-    """
+    checks_provider: bool
+    """Whether a new dataset's `provider` must be `vendor` or `external` (031)."""
 
     numeric_tag_count: bool
     """Whether the `binding_count` of a new tag is a number, not a string (measured)."""
@@ -123,8 +149,14 @@ class Quirks:
     refuses_own_tags: bool
     """Whether every response with a tag is a 400, although the request succeeded (measured)."""
 
+    refuses_own_tag_name: bool
+    """Whether a tag cannot be renamed to its own name (1449)."""
+
+    filters_by_all_tags: bool
+    """Whether the dataset list requires all of several `tag_ids`, not any (1464)."""
+
     unbinds_several_tags: bool
-    """Whether unbinding also accepts `tag_ids` (server source)."""
+    """Whether unbinding also accepts `tag_ids` (1471)."""
 
     drops_external_errors: bool
     """Whether a status other than 200 of an external API means no hits, not an error (server
@@ -157,11 +189,11 @@ class ServerProfile:
     bare_success_endpoints: frozenset[str]
     """Endpoints that send `200` where others send `{"result": "success"}` (measured)."""
 
-    missing_endpoints: frozenset[str] = frozenset()
-    """Endpoints that this version lacks, although older and newer ones have them (009)."""
-
     older_route_endpoints: frozenset[str] = frozenset()
-    """Endpoints that also keep their older route (server source)."""
+    """Endpoints that also keep their older route (300)."""
+
+    workers: int
+    """Number of Celery workers of a default installation (measured)."""
 
     checks_dataset_first: bool
     """Whether the dataset is checked before the API key (measured)."""
@@ -211,6 +243,15 @@ class ServerProfile:
     the chunks (§11.5; recordings 152, 269).
     """
 
+    forbidden_in_names: str
+    """Characters that the name of an uploaded file must not contain (219, 2160 to 2168)."""
+
+    too_large_message: str
+    """Message about a file that is too large to replace another (322)."""
+
+    splitter: SplitterVersion
+    """How texts are split into chunks (measured)."""
+
     update_hangs: bool
     """Whether updating a document with chunks never ends and blocks the worker."""
 
@@ -219,9 +260,6 @@ class ServerProfile:
 
     default_model_type: str
     """Model type in the message about a missing default model (recordings 038, 239)."""
-
-    sends_null_objects: bool
-    """Whether an unset nested object is null, not an object of nulls (server source)."""
 
     external_retrieval: bool
     """Whether datasets that are not external have external retrieval settings, too (measured)."""
@@ -233,10 +271,16 @@ class ServerProfile:
     """Whether `created_at` has a fraction when a single document is fetched (measured)."""
 
     empty_doc_metadata: tuple[()] | None
-    """Value of an empty `doc_metadata` in lists and creates (server source)."""
+    """Value of an empty `doc_metadata` in lists and creates (260)."""
+
+    sends_typed_metadata: bool
+    """Whether document lists send metadata values as JSON values, not all as strings (712)."""
 
     empty_items: tuple[()] | None
-    """Value of empty `child_chunks` and `files` of a record (server source)."""
+    """Value of empty `child_chunks`, `files` and `segment.keywords` of a record (752)."""
+
+    signs_records: bool
+    """Whether the `sign_content` of a record is its content, not null (752)."""
 
     economy_score: float | None
     """Score of a keyword hit (measured)."""
@@ -248,7 +292,7 @@ class ServerProfile:
     """Whether an unknown search method is rejected; otherwise the search finds nothing."""
 
     has_models: bool
-    """Whether the workspace has the stub models, unless `Settings.models` is set."""
+    """Whether the workspace has the stub models unless `Settings.models` is set."""
 
     quirks: Quirks
     """Differences for chunks, metadata, tags and searches."""
@@ -258,8 +302,7 @@ class ServerProfile:
 
     def routes(self, endpoint: Endpoint[Any, Any]) -> list[tuple[str, str]]:
         """Return the methods and paths of an endpoint; empty if this version lacks it."""
-        missing = endpoint.describe_absence(self.version)
-        if missing or endpoint.name in self.missing_endpoints:
+        if endpoint.describe_absence(self.version):
             return []
         now, older = (endpoint.method, endpoint.path), endpoint.legacy
         if older is None:

@@ -1,16 +1,24 @@
-"""Profiles of the supported server versions, each defined as changes to the next newer one."""
+"""Profiles of the supported server versions.
+
+1.14.2 is the newest one that was recorded. 1.16 is defined as changes to it, and each older version
+as changes to the next newer one.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from dify_kb.errors import ConfigError
+from dify_kb.rag import SplitterVersion, build_leading_symbols
 
 from .server_profile import ErrorStyle, Quirks, ServerProfile
 
-_SINCE_MAIN: Final = frozenset({"maintainer"})
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SINCE_1_16: Final = frozenset({"maintainer"})
 
 _SINCE_1_11: Final = frozenset(
     {
@@ -31,10 +39,12 @@ _BY_DOCUMENT: Final = frozenset(
 
 _METADATA_WRITES: Final = frozenset({"metadata.set_built_in", "metadata.assign"})
 
-_QUIRKS_1_16 = Quirks(
+_QUIRKS_1_14_2 = Quirks(
     validates_segments=True,
     bare_segment_errors=True,
-    segment_in_document=True,
+    validates_doc_form=True,
+    fails_without_answer=True,
+    segment_in_document=False,
     strict_segment_query=True,
     loses_child_chunks=False,
     child_chunk_in_segment=True,
@@ -43,6 +53,9 @@ _QUIRKS_1_16 = Quirks(
     checks_field_length=True,
     has_partial_update=True,
     refuses_unknown_document=True,
+    binds_any_metadata_id=False,
+    ignores_nul_metadata=False,
+    sends_null_field=False,
     validates_search=True,
     compares_strictly=False,
     has_in_operator=True,
@@ -50,35 +63,41 @@ _QUIRKS_1_16 = Quirks(
     keywords_everywhere=False,
     default_top_k=4,
     duplicate_hit_orders=frozenset(),
-    incomplete_weights="ignored",
-    drops_failed_hybrid=False,
-    merges_search=True,
-    crashes_unchecked=False,
+    incomplete_weights="nothing",
+    drops_failed_hybrid=True,
+    refuses_top_k=True,
+    merges_search=False,
+    checks_provider=False,
     numeric_tag_count=False,
     refuses_own_tags=False,
+    refuses_own_tag_name=False,
+    filters_by_all_tags=True,
     unbinds_several_tags=True,
     drops_external_errors=False,
 )
 
 _QUIRKS_1_12_1 = attrs.evolve(
-    _QUIRKS_1_16,
+    _QUIRKS_1_14_2,
     bare_segment_errors=False,
-    segment_in_document=False,
+    validates_doc_form=False,
     strict_segment_query=False,
     child_chunk_needs_model=True,
-    crashes_unchecked=True,
     refuses_unknown_document=False,
+    binds_any_metadata_id=True,
+    ignores_nul_metadata=True,
+    sends_null_field=True,
     validates_search=False,
-    incomplete_weights="nothing",
-    drops_failed_hybrid=True,
-    merges_search=False,
+    refuses_top_k=False,
     refuses_own_tags=True,
+    refuses_own_tag_name=True,
+    filters_by_all_tags=False,
     unbinds_several_tags=False,
 )
 
 _QUIRKS_1_8_1 = attrs.evolve(
     _QUIRKS_1_12_1,
     validates_segments=False,
+    fails_without_answer=False,
     loses_child_chunks=True,
     child_chunk_in_segment=False,
     strict_child_chunk_query=False,
@@ -103,10 +122,11 @@ _QUIRKS_1_4_3 = attrs.evolve(
     numeric_tag_count=True,
 )
 
-_1_16 = ServerProfile(
-    version="1.16",
-    quirks=_QUIRKS_1_16,
+_1_14_2 = ServerProfile(
+    version="1.14.2",
+    quirks=_QUIRKS_1_14_2,
     has_models=True,
+    workers=4,
     validates_search_method=True,
     compact_json=True,
     sends_challenge=True,
@@ -135,38 +155,72 @@ _1_16 = ServerProfile(
     has_default_rule=True,
     checks_technique=True,
     counts_words_of_text=False,
+    forbidden_in_names="/\\",
+    too_large_message="",
+    splitter=SplitterVersion(),
     update_hangs=False,
     empty_param_error=False,
     default_model_type="text-embedding",
-    sends_null_objects=True,
-    external_retrieval=False,
+    external_retrieval=True,
     unset_count=None,
     sends_float_created_at=False,
     empty_doc_metadata=(),
+    sends_typed_metadata=True,
     empty_items=(),
+    signs_records=False,
     economy_score=0.0,
-    unknown_fields=frozenset(),
-    pydantic_version="2.11",
+    unknown_fields=_SINCE_1_16,
+    pydantic_version="2.12",
 )
 
+CHANGES_IN_1_16: Final[Mapping[str, tuple[object, str]]] = {
+    "version": ("1.16", ""),
+    "unknown_fields": (frozenset(), "datasets have a `maintainer` (published API)"),
+    "segment_in_document": (True, "a chunk under another document is a 404 (server source)"),
+    "checks_provider": (True, "a `Literal` in the body of a new dataset (published API)"),
+    "merges_search": (True, "settings of a search default to the dataset's (server source)"),
+    "incomplete_weights": ("ignored", "server source"),
+    "drops_failed_hybrid": (False, "a failing reranking model is an error (server source)"),
+}
+"""All differences between 1.14.2, which was recorded, and 1.16: values and sources.
+
+A key is a field of `ServerProfile` or `Quirks`. 1.16 was not recorded; what is not listed here is
+as on 1.14.2.
+"""
+
+
+def _apply_changes(changes: Mapping[str, tuple[object, str]]) -> ServerProfile:
+    """Return 1.14.2 with changes to the fields of the profile and of its quirks."""
+    values: dict[str, Any] = {name: value for name, (value, _) in changes.items()}
+    quirks = {name: values.pop(name) for name in values.keys() & attrs.fields_dict(Quirks).keys()}
+    return attrs.evolve(_1_14_2, quirks=attrs.evolve(_QUIRKS_1_14_2, **quirks), **values)
+
+
+_1_16 = _apply_changes(CHANGES_IN_1_16)
+
 _1_12_1 = attrs.evolve(
-    _1_16,
+    _1_14_2,
     version="1.12.1",
     quirks=_QUIRKS_1_12_1,
     has_models=False,
+    workers=1,
     delete_status=200,
     delete_body=b"204\n",
-    missing_endpoints=frozenset({"server.info"}),
     older_route_endpoints=frozenset(),
     checks_dataset_first=True,
     has_tag_filter=False,
     checks_technique=False,
+    forbidden_in_names='/\\:*?"<>|',
+    too_large_message="File size exceeded. {message}",
+    splitter=SplitterVersion(
+        leading_symbols=build_leading_symbols(added="[]", kept="\u2026\u3010\u3011")
+    ),
     update_hangs=True,
-    sends_null_objects=False,
-    external_retrieval=True,
     empty_doc_metadata=None,
+    sends_typed_metadata=False,
     empty_items=None,
-    unknown_fields=_SINCE_MAIN,
+    signs_records=True,
+    pydantic_version="2.11",
 )
 
 _1_8_1 = attrs.evolve(
@@ -194,11 +248,14 @@ _1_8_1 = attrs.evolve(
     has_default_rule=False,
     checks_technique=True,
     counts_words_of_text=True,
+    splitter=SplitterVersion(
+        leading_symbols=build_leading_symbols(added="!"), escapes_separator=False
+    ),
     update_hangs=False,
     default_model_type="ModelType.TEXT_EMBEDDING",
     sends_float_created_at=True,
     economy_score=None,
-    unknown_fields=_SINCE_MAIN | _SINCE_1_11,
+    unknown_fields=_SINCE_1_16 | _SINCE_1_11,
 )
 
 _1_4_3 = attrs.evolve(
@@ -209,7 +266,6 @@ _1_4_3 = attrs.evolve(
     sends_challenge=False,
     error_style=ErrorStyle.PARAMS,
     crash_body_has_status=False,
-    missing_endpoints=frozenset({"documents.get"}),
     json_only_endpoints=None,
     storable_search_methods=("hybrid_search", "semantic_search", "full_text_search"),
     checks_doc_form=False,
@@ -218,7 +274,7 @@ _1_4_3 = attrs.evolve(
     sends_float_created_at=False,
 )
 
-_PROFILES = {profile.version: profile for profile in (_1_4_3, _1_8_1, _1_12_1, _1_16)}
+_PROFILES = {profile.version: profile for profile in (_1_4_3, _1_8_1, _1_12_1, _1_14_2, _1_16)}
 
 VERSIONS = tuple(_PROFILES)
 """Versions that the emulator supports, oldest first."""

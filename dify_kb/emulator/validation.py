@@ -202,13 +202,22 @@ def object_validator(fields: Mapping[str, BodyField]) -> Validator:
     return check
 
 
-def list_validator(check_item: Validator) -> Validator:
-    """Return a validator of lists."""
+def list_validator(
+    check_item: Validator, *, min_length: int = 0, max_length: int | None = None
+) -> Validator:
+    """Return a validator of lists of `min_length` to `max_length` items."""
 
     def check(value: object, path: FieldPath, problems: ValidationErrors) -> object:
         if not isinstance(value, list):
             problems.add(path, "Input should be a valid list", "list_type", value)
             return []
+        length = len(value)
+        if length < min_length:
+            text = f"List should have at least {_format_count(min_length, 'item')}"
+            problems.add(path, f"{text} after validation, not {length}", "too_short", value)
+        if max_length is not None and length > max_length:
+            text = f"List should have at most {_format_count(max_length, 'item')}"
+            problems.add(path, f"{text} after validation, not {length}", "too_long", value)
         return [
             check_item(item, (*path, str(number)), problems) for number, item in enumerate(value)
         ]
@@ -223,18 +232,18 @@ def string_validator(*, min_length: int = 0, max_length: int | None = None) -> V
         if not isinstance(value, str):
             problems.add(path, "Input should be a valid string", "string_type", value)
         elif len(value) < min_length:
-            text = f"String should have at least {_format_characters(min_length)}"
+            text = f"String should have at least {_format_count(min_length, 'character')}"
             problems.add(path, text, "string_too_short", value)
         elif max_length is not None and len(value) > max_length:
-            text = f"String should have at most {_format_characters(max_length)}"
+            text = f"String should have at most {_format_count(max_length, 'character')}"
             problems.add(path, text, "string_too_long", value)
         return value
 
     return check
 
 
-def _format_characters(count: int) -> str:
-    return f"{count} character{'' if count == 1 else 's'}"
+def _format_count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def choice_validator(options: Sequence[str], error_type: str = "literal_error") -> Validator:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 from attrs import frozen
 
-from .dispatch import TEXT_PARAMETERS, Dispatcher, RequestQuota
+from .dispatch import KEYLESS_ENDPOINT, TEXT_PARAMETERS, Dispatcher, RequestQuota
 from .external_knowledge import ExternalKnowledge, InvalidResponseError
 from .faults import Faults
 from .handlers import HANDLERS
@@ -48,7 +48,12 @@ def build_app(
     )
     for endpoint_handler in HANDLERS:
         handler = functools.partial(dispatcher.dispatch, endpoint_handler)
-        for method, path in context.profile.routes(endpoint_handler.endpoint):
+        endpoint = endpoint_handler.endpoint
+        routes = context.profile.routes(endpoint)
+        if endpoint.name == KEYLESS_ENDPOINT:
+            # Served on all versions, as a 404 where it is missing, so that faults can be planned.
+            routes = [(endpoint.method, endpoint.path)]
+        for method, path in routes:
             for spelling in _path_spellings(path):
                 app.router.add_route(method, f"/v1{spelling}", handler)
                 if method == "GET":

@@ -6,7 +6,7 @@ otherwise, the behaviour is that of Dify 1.12.1.
 
 from __future__ import annotations
 
-from .chunk import ChunkError, chunk
+from .chunk import ChunkError, SplitterVersion, build_leading_symbols, chunk
 from .embedding import cosine_similarity, embed
 from .extract import can_extract, extract
 from .extract_errors import ExtractError
@@ -25,6 +25,8 @@ __all__ = [
     "ParentChunk",
     "SearchHit",
     "SearchIndex",
+    "SplitterVersion",
+    "build_leading_symbols",
     "can_extract",
     "chunk",
     "chunk_children",

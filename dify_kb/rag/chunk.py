@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
 
 from dify_kb.models import (
     MAX_CHUNK_LENGTH,
@@ -21,15 +24,61 @@ if TYPE_CHECKING:
 _SEPARATORS = ("\n\n", "。", ". ", " ", "")
 _AUTOMATIC_SEGMENTATION = Segmentation(max_tokens=500, chunk_overlap=50)
 
-# Characters that the server strips from the start of a chunk: general punctuation (U+2000 to
-# U+206F and U+2E00 to U+2E7F), ideographic punctuation (U+3000 to U+303F) and these ASCII symbols.
-_LEADING_SYMBOLS = "\"#$%&'()*+,./:;<=>?@^_`~" + "".join(
+_PUNCTUATION: Final = frozenset(
     map(chr, (*range(0x2000, 0x2070), *range(0x2E00, 0x2E80), *range(0x3000, 0x3040)))
 )
+"""General and ideographic punctuation, of which servers strip most at the start of a chunk."""
+
+_MARKDOWN_LINK: Final = re.compile(r"\[[^\]]+\]\(https?://[^)]+\)")
+
+
+def build_leading_symbols(*, added: str = "", kept: str = "") -> str:
+    """Return the characters that a server strips from the start of a chunk.
+
+    Args:
+        added: ASCII symbols that are stripped in addition to the usual ones.
+        kept: punctuation above U+2000 that is not stripped.
+    """
+    return "\"#$%&'()*+,./:;<=>?@^_`~" + added + "".join(sorted(_PUNCTUATION - {*kept}))
+
+
+@frozen(kw_only=True)
+class SplitterVersion:
+    """What differs between the splitters of server versions; the default is 1.14.2 (measured)."""
+
+    leading_symbols: str = build_leading_symbols(kept="\u2026\u3010\u3011")
+    """Characters that are stripped from the start of a chunk, unless it starts with a link."""
+
+    escapes_separator: bool = True
+    """Whether a separator is decoded by `unicode_escape`. That garbles characters above U+007F, so
+    such a separator splits nothing, and a backslash at its end fails."""
+
+    def strip(self, text: str) -> str:
+        """Strip the leading symbols of a chunk, then the spaces at both ends."""
+        if _MARKDOWN_LINK.match(text):
+            return text.strip()
+        return text.lstrip(self.leading_symbols).strip()
+
+    def decode_separator(self, separator: str) -> str:
+        """Return the text to split at.
+
+        Raises:
+            ChunkError: the separator cannot be decoded.
+        """
+        separator = separator.replace("\\n", "\n")
+        if not self.escapes_separator:
+            return separator
+        try:
+            return codecs.decode(separator, "unicode_escape")
+        except ValueError as error:
+            raise ChunkError(str(error)) from error
+
+
+NEWEST_SPLITTER: Final = SplitterVersion()
 
 
 # The server mistakes U+00EF, U+00BF and U+00BE for the bytes of a byte order mark and deletes these
-# letters from every text (measured, 1.4.3 to 1.12.1).
+# letters from every text (measured, 1.4.3 to 1.14.2).
 _REMOVED_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ef\u00bf\u00be\ufffe]")
 
 _NEWLINES = re.compile(r"\n{3,}")
@@ -44,7 +93,9 @@ class ChunkError(Exception):
     """Raised if a rule cannot split a document; the message becomes the document's error."""
 
 
-def chunk(texts: Sequence[str], rule: ProcessRule) -> list[str]:
+def chunk(
+    texts: Sequence[str], rule: ProcessRule, version: SplitterVersion = NEWEST_SPLITTER
+) -> list[str]:
     """Split the texts of one document into the contents of its segments, in order.
 
     Lengths are in characters. Custom mode splits at the separator and does not join short pieces;
@@ -61,8 +112,8 @@ def chunk(texts: Sequence[str], rule: ProcessRule) -> list[str]:
         case ProcessMode.AUTOMATIC:
             pieces = _split_automatic(clean(text, ["remove_extra_spaces"]) for text in texts)
         case _:
-            pieces = _split_custom(texts, require_rules(rule))
-    stripped = (piece.lstrip(_LEADING_SYMBOLS).strip() for piece in pieces)
+            pieces = _split_custom(texts, require_rules(rule), version)
+    stripped = map(version.strip, pieces)
     return [piece for piece in stripped if piece]
 
 
@@ -100,9 +151,11 @@ def _split_automatic(texts: Iterable[str]) -> Iterator[str]:
         yield from _split_recursively(text, _AUTOMATIC_SEGMENTATION)
 
 
-def _split_custom(texts: Iterable[str], rules: ChunkingRules) -> Iterator[str]:
+def _split_custom(
+    texts: Iterable[str], rules: ChunkingRules, version: SplitterVersion
+) -> Iterator[str]:
     for text in texts:
-        yield from split_text(clean_by_rules(text, rules), rules.segmentation)
+        yield from split_text(clean_by_rules(text, rules), rules.segmentation, version)
 
 
 def clean_by_rules(text: str, rules: ChunkingRules) -> str:
@@ -110,9 +163,9 @@ def clean_by_rules(text: str, rules: ChunkingRules) -> str:
     return clean(text, [step.id for step in rules.pre_processing_rules if step.enabled])
 
 
-def split_text(text: str, segmentation: Segmentation) -> Iterator[str]:
+def split_text(text: str, segmentation: Segmentation, version: SplitterVersion) -> Iterator[str]:
     """Split at the separator, then split longer parts at the default separators."""
-    separator = segmentation.separator.replace("\\n", "\n")
+    separator = version.decode_separator(segmentation.separator)
     for part in text.split(separator) if separator else [text]:
         if len(part) <= segmentation.max_tokens:
             yield part

@@ -12,7 +12,15 @@ from attrs import frozen
 
 from dify_kb.models import ChunkingRules, ParentMode, ProcessRule, Segmentation
 
-from .chunk import ChunkError, check_segmentation, clean_by_rules, require_rules, split_text
+from .chunk import (
+    NEWEST_SPLITTER,
+    ChunkError,
+    SplitterVersion,
+    check_segmentation,
+    clean_by_rules,
+    require_rules,
+    split_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,7 +34,9 @@ class ParentChunk:
     children: Sequence[str] = ()
 
 
-def chunk_parents(texts: Sequence[str], rule: ProcessRule) -> list[ParentChunk]:
+def chunk_parents(
+    texts: Sequence[str], rule: ProcessRule, version: SplitterVersion = NEWEST_SPLITTER
+) -> list[ParentChunk]:
     """Split the texts of one document into parent chunks, in order.
 
     A rule without a parent mode, such as the automatic rule, gives no chunks and no error
@@ -42,20 +52,24 @@ def chunk_parents(texts: Sequence[str], rule: ProcessRule) -> list[ParentChunk]:
     if rules.parent_mode == ParentMode.FULL_DOC:
         full_text = "\n".join(texts)
         return (
-            [ParentChunk(full_text, chunk_children(full_text, rule))] if full_text.strip() else []
+            [ParentChunk(full_text, chunk_children(full_text, rule, version))]
+            if full_text.strip()
+            else []
         )
     rules = require_rules(rule)
     contents = (
         content
         for text in texts
         for content in _strip_leading_stops(
-            split_text(clean_by_rules(text, rules), rules.segmentation)
+            split_text(clean_by_rules(text, rules), rules.segmentation, version)
         )
     )
-    return [ParentChunk(content, chunk_children(content, rule)) for content in contents]
+    return [ParentChunk(content, chunk_children(content, rule, version)) for content in contents]
 
 
-def chunk_children(text: str, rule: ProcessRule) -> list[str]:
+def chunk_children(
+    text: str, rule: ProcessRule, version: SplitterVersion = NEWEST_SPLITTER
+) -> list[str]:
     """Split a parent chunk into its child chunks.
 
     Raises:
@@ -67,7 +81,7 @@ def chunk_children(text: str, rule: ProcessRule) -> list[str]:
     if not isinstance(segmentation, Segmentation):
         raise ChunkError("No subchunk segmentation found in rules.")
     check_segmentation(segmentation)
-    return [*_strip_leading_stops(split_text(text, segmentation))]
+    return [*_strip_leading_stops(split_text(text, segmentation, version))]
 
 
 def _strip_leading_stops(pieces: Iterable[str]) -> Iterator[str]:

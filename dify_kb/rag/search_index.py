@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from attrs import frozen
 
 from .embedding import embed
-from .tokenize import tokenize
+from .tokenize import remove_stop_words, tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -159,21 +159,28 @@ class SearchIndex:
         query: str,
         limit: int,
         document_ids: Collection[str] | None = None,
+        *,
+        all_words: bool = False,
     ) -> list[SearchHit]:
         """Return at most `limit` segments that contain any word of `query`, best first.
 
         Segments are ranked by BM25; equal scores keep the order of indexing. The query is plain
         text without special characters. `document_ids` restricts the search to these documents;
-        their number is unlimited.
+        their number is unlimited. With `all_words` a segment must contain all words of the query
+        except stop words.
         """
         number = self._dataset_number(dataset_id)
         query_words = [*dict.fromkeys(tokenize(query))][:_MAX_QUERY_WORDS]
+        if all_words:
+            query_words = sorted(remove_stop_words(query_words))
         if number is None or not query_words or limit <= 0:
             return []
         matches = self.database.execute(
             _with_table(number, _SEARCH if document_ids is None else _SEARCH_DOCUMENTS),
             {
-                "words": " OR ".join(f'"{word}"' for word in query_words),
+                "words": (" AND " if all_words else " OR ").join(
+                    f'"{word}"' for word in query_words
+                ),
                 "documents": json.dumps([*(document_ids or ())]),
                 "limit": limit,
             },

@@ -71,7 +71,7 @@ _CHILD_CHUNKS = _SEGMENTS + "/{segment_id}/child_chunks"
 GET_SERVER_INFO = Endpoint(
     "server.info", "GET", "/",
     request_type=NOTHING, encoding=RequestEncoding.NONE,
-    response_type=ServerInfo, repeatability=Repeatability.SAFE,
+    response_type=ServerInfo, repeatability=Repeatability.SAFE, until="1.8",
 )  # fmt: skip
 
 CREATE_DATASET = Endpoint(
@@ -144,7 +144,7 @@ UPDATE_DOCUMENT_BY_FILE = Endpoint(
     "documents.update_by_file", "PATCH", _DOCUMENT,
     request_type=UpdateByFile, encoding=RequestEncoding.FORM,
     response_type=CreatedDocument, repeatability=Repeatability.UPSERT,
-    legacy=LegacyRoute(before="1.16", method="POST", path=_DOCUMENT + "/update-by-file"),
+    legacy=LegacyRoute(before="1.14.2", method="POST", path=_DOCUMENT + "/update-by-file"),
 )  # fmt: skip
 SET_DOCUMENT_STATUS = Endpoint(
     "documents.set_status", "PATCH", _DOCUMENTS + "/status/{action}",
@@ -296,22 +296,22 @@ LIST_MODELS = Endpoint(
 UPLOAD_PIPELINE_FILE = Endpoint(
     "pipeline.upload_file", "POST", "/datasets/pipeline/file-upload",
     request_type=UploadPipelineFile, encoding=RequestEncoding.FORM,
-    response_type=PipelineFile, repeatability=Repeatability.CREATE, status=201, since="1.16",
+    response_type=PipelineFile, repeatability=Repeatability.CREATE, status=201, since="1.14.2",
 )  # fmt: skip
 LIST_DATASOURCE_PLUGINS = Endpoint(
     "pipeline.datasource_plugins", "GET", _DATASET + "/pipeline/datasource-plugins",
     request_type=ListDatasourcePlugins, encoding=RequestEncoding.QUERY,
-    response_type=list[DatasourcePlugin], repeatability=Repeatability.SAFE, since="1.16",
+    response_type=list[DatasourcePlugin], repeatability=Repeatability.SAFE, since="1.14.2",
 )  # fmt: skip
 RUN_DATASOURCE = Endpoint(
     "pipeline.run_datasource", "POST", _DATASET + "/pipeline/datasource/nodes/{node_id}/run",
     request_type=RunDatasource, encoding=RequestEncoding.JSON,
-    response_type=Event, repeatability=Repeatability.CREATE, since="1.16",
+    response_type=Event, repeatability=Repeatability.CREATE, since="1.14.2",
 )  # fmt: skip
 RUN_PIPELINE = Endpoint(
     "pipeline.run", "POST", _DATASET + "/pipeline/run",
     request_type=RunPipeline, encoding=RequestEncoding.JSON,
-    response_type=Event, repeatability=Repeatability.CREATE, since="1.16",
+    response_type=Event, repeatability=Repeatability.CREATE, since="1.14.2",
 )  # fmt: skip
 
 ENDPOINTS = tuple(value for value in globals().values() if isinstance(value, Endpoint))

@@ -6,7 +6,7 @@ import pytest
 from emulator_client import run_emulator
 from emulator_documents import list_document_names
 
-from dify_kb.emulator import Settings
+from dify_kb.emulator import VERSIONS, Settings
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,10 @@ async def test_file_names_are_stored_as_measured(sent: str, stored: str) -> None
     [
         ('filename="a.txt "', "invalid_param", ""),
         ('filename="README"', "invalid_param", ""),
-        (r'filename="a\"b.txt"', "invalid_param", "Filename contains invalid characters"),
-        ('filename="a%22b.txt"', "invalid_param", "Filename contains invalid characters"),
+        ('filename="..txt"', "invalid_param", ""),
+        ('filename=".txt"', "invalid_param", ""),
+        ('filename="a/b.txt"', "invalid_param", "Filename contains invalid characters"),
+        (r'filename="a\\b.txt"', "invalid_param", "Filename contains invalid characters"),
         ('filename=""', "filename_not_exists_error", "The specified filename does not exist."),
     ],
 )
@@ -46,6 +48,18 @@ async def test_file_names_are_refused_as_measured(sent: str, code: str, message:
         response = await client.send_parts(dataset, (f'name="file"; {sent}', b"x"))
 
     assert response.body == {"code": code, "message": message, "status": 400}
+
+
+@pytest.mark.parametrize("sent", [r"a\"b.txt", "a%22b.txt", "a:b.txt", "#hash?.txt", "a|b.txt"])
+async def test_punctuation_in_file_names_is_refused_up_to_1_12(sent: str) -> None:
+    statuses = {}
+    for version in VERSIONS:
+        async with run_emulator(version=version) as client:
+            dataset = await client.create_dataset()
+            response = await client.create_by_file(dataset, sent)
+        statuses[version] = response.status
+
+    assert [*statuses.values()] == [400, 400, 400, 200, 200]
 
 
 async def test_two_parts_of_the_same_name_count_as_one_file() -> None:
@@ -60,20 +74,17 @@ async def test_two_parts_of_the_same_name_count_as_one_file() -> None:
     assert response.body["document"]["name"] == "a.txt"
 
 
-async def test_data_field_that_is_not_an_object_is_refused_or_crashes(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("data", [b"[]", b"null", b'"x"'])
+@pytest.mark.parametrize("version", ["1.12.1", "1.14.2", "1.16"])
+async def test_data_field_that_is_not_an_object_crashes(
+    version: str, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The published API of 1.16 does not document this crash, so that profile refuses the field."""
-    async with run_emulator() as client:
+    async with run_emulator(version=version) as client:
         dataset = await client.create_dataset()
         file = ('name="file"; filename="a.txt"', b"x")
-        newest = await client.send_parts(dataset, ('name="data"', b"[]"), file)
-    async with run_emulator(version="1.12.1") as client:
-        dataset = await client.create_dataset()
-        array = await client.send_parts(dataset, ('name="data"', b"[]"), file)
+        array = await client.send_parts(dataset, ('name="data"', data), file)
         text = await client.send_parts(dataset, ('name="data"', b"nope"), file)
 
-    assert (newest.status, newest.body["code"]) == (400, "invalid_param")
     assert array.body == {"message": "Internal Server Error", "code": "unknown", "status": 500}
     assert text.body["code"] == "invalid_param"
     assert "documents.create_by_file failed" in caplog.text

@@ -16,7 +16,7 @@ from dify_kb.emulator import VERSIONS, ManualClock, Settings
 every_version = pytest.mark.parametrize("version", VERSIONS)
 with_status_routes = pytest.mark.parametrize("version", VERSIONS[1:])
 
-SLOW = Settings(parsing=1, splitting=1, indexing=1)
+SLOW = Settings(workers=1, parsing=1, splitting=1, indexing=1)
 FOUR = Settings(workers=4, parsing=10, splitting=10, indexing=10)
 
 RULE = {
@@ -92,7 +92,7 @@ async def test_create_of_the_same_name_removes_old_content_when_its_run_starts(
 @every_version
 async def test_update_removes_old_content_when_it_is_requested(version: str) -> None:
     clock = ManualClock()
-    settings = Settings(parsing=1, update_hangs=False)
+    settings = Settings(workers=1, parsing=1, update_hangs=False)
     async with run_emulator(version=version, clock=clock, settings=settings) as client:
         dataset = await client.create_dataset()
         first = await client.create_by_text(dataset, "a.txt", "an old zebra")

@@ -84,7 +84,7 @@ async def test_duplicate_false_adds_a_document_and_the_newest_is_replaced(versio
 async def test_times_of_the_previous_run_stay_visible_while_waiting() -> None:
     """`completed_at` therefore does not mean that indexing is done (measured)."""
     clock = ManualClock()
-    async with run_emulator(clock=clock, settings=Settings(parsing=1)) as client:
+    async with run_emulator(clock=clock, settings=Settings(parsing=1, workers=1)) as client:
         dataset = await client.create_dataset()
         first = await client.create_by_file(dataset, "a.txt")
         await client.wait_for_status(dataset, first.body["batch"], "parsing")
@@ -117,7 +117,8 @@ async def test_indexing_stages_are_reported_while_they_last() -> None:
 
 async def test_elapsed_time_counts_for_all_queued_documents() -> None:
     clock = ManualClock()
-    async with run_emulator(clock=clock, settings=Settings(parsing=1, indexing=1)) as client:
+    settings = Settings(workers=1, parsing=1, indexing=1)
+    async with run_emulator(clock=clock, settings=settings) as client:
         dataset = await client.create_dataset()
         responses = [await client.create_by_file(dataset, f"{number}.txt") for number in range(30)]
         clock.advance(59)

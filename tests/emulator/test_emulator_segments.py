@@ -50,7 +50,7 @@ async def test_new_chunks_are_appended_and_found(version: str) -> None:
     )  # fmt: skip
     assert second["answer"] is None
     assert (second["updated_by"], second["child_chunks"]) == (None, [])
-    assert ("attachments" in first) == (version in {"1.12.1", "1.16"})
+    assert ("attachments" in first) == (version in {"1.12.1", "1.14.2", "1.16"})
     assert listing.body["data"][1:] == two.body["data"]
     assert {name: listing.body[name] for name in listing.body if name != "data"} == {
         "doc_form": "text_model", "total": 3, "has_more": False, "limit": 20, "page": 1,
@@ -89,7 +89,7 @@ async def test_create_without_chunks_has_a_special_error_body(version: str) -> N
 
     assert response.status == 400
     assert [*response.body] == ["error"]
-    if version != "1.16":
+    if version not in {"1.14.2", "1.16"}:
         assert response.body == {"error": "Segments is required"}
 
 
@@ -189,7 +189,9 @@ async def test_a_deleted_chunk_leaves_its_position_empty(version: str) -> None:
         searched = await search_contents(client, dataset, "zebra")
         listing = await client.request("GET", path)
 
-    assert (deleted.status, deleted.raw) == ((204, b"") if version == "1.16" else (200, b"204\n"))
+    assert (deleted.status, deleted.raw) == (
+        (204, b"") if version in {"1.14.2", "1.16"} else (200, b"204\n")
+    )
     assert [response.body["message"] for response in (again, gone)] == ["Segment not found."] * 2
     assert searched == []
     assert [segment["position"] for segment in listing.body["data"]] == [1, 3]
@@ -199,7 +201,6 @@ async def test_a_deleted_chunk_leaves_its_position_empty(version: str) -> None:
     ("query", "total", "rows"),
     [
         ({"keyword": "TWO"}, 2, [2, 3]),
-        ({"status": "bogus"}, 0, []),
         ([("status", "completed"), ("status", "indexing")], 4, [1, 2, 3, 4]),
         ({"page": "2", "limit": "3"}, 4, [4]),
         ({"page": "9"}, 4, []),
@@ -218,7 +219,66 @@ async def test_segment_list_filters_by_query(query: Any, total: int, rows: list[
     assert [segment["position"] for segment in response.body["data"]] == rows
 
 
-@pytest.mark.parametrize(("version", "status"), [("1.4.3", 200), ("1.12.1", 200), ("1.16", 400)])
+@pytest.mark.parametrize("status", ["bogus", "COMPLETED"])
+@pytest.mark.parametrize(("version", "code"), [("1.12.1", 200), ("1.14.2", 500), ("1.16", 500)])
+async def test_unknown_status_crashes_the_chunk_list_since_1_14(
+    version: str, code: int, status: str
+) -> None:
+    async with run_emulator(version=version) as client:
+        _, path = await create_chunked_document(client)
+        response = await client.request("GET", path, params={"status": status})
+
+    assert response.status == code
+
+
+BAD_CHUNKS = {
+    "at least 1 item": [],
+    "Field required": [{"answer": "x"}],
+    "at least 1 character": [{"content": "good"}, {"content": ""}],
+    "Value error, Content is empty": [{"content": "   "}],
+    "segments.0.keywords\n  Input should be a valid list": [{"content": "a", "keywords": "a,b"}],
+    "segments.0.content\n  Input should be a valid string": [{"content": 5}],
+}
+
+
+@pytest.mark.parametrize("version", ["1.14.2", "1.16"])
+@pytest.mark.parametrize("problem", BAD_CHUNKS)
+async def test_every_field_of_new_chunks_is_checked_since_1_14(version: str, problem: str) -> None:
+    """Recordings 533 to 543; nothing is stored if one chunk is invalid."""
+    async with run_emulator(version=version) as client:
+        _, path = await create_chunked_document(client)
+        response = await client.request("POST", path, json={"segments": BAD_CHUNKS[problem]})
+        listing = await client.request("GET", path)
+
+    assert (response.status, [*response.body]) == (400, ["error"])
+    assert problem in response.body["error"]
+    assert listing.body["total"] == 1
+
+
+async def test_more_than_ten_attachments_and_nul_are_no_chunk() -> None:
+    async with run_emulator() as client:
+        _, path = await create_chunked_document(client)
+        attached = [{"content": "a", "attachment_ids": [UNKNOWN_ID] * count} for count in (10, 11)]
+        statuses = [
+            (await client.request("POST", path, json={"segments": [segment]})).status
+            for segment in [*attached, {"content": "a\0b"}]
+        ]
+
+    assert statuses == [200, 400, 500]
+
+
+async def test_summary_of_a_chunk_is_stored() -> None:
+    async with run_emulator() as client:
+        _, path = await create_chunked_document(client)
+        (segment,) = (await client.request("GET", path)).body["data"]
+        change = {"segment": {"content": "new", "summary": "by hand"}}
+        await client.request("POST", f"{path}/{segment['id']}", json=change)
+        response = await client.request("GET", f"{path}/{segment['id']}")
+
+    assert response.body["data"]["summary"] == "by hand"
+
+
+@pytest.mark.parametrize(("version", "status"), [("1.4.3", 200), ("1.12.1", 200), ("1.14.2", 400)])
 async def test_limit_below_one_means_the_default_and_is_echoed(version: str, status: int) -> None:
     async with run_emulator(version=version) as client:
         _, path = await create_chunked_document(client)
@@ -230,7 +290,7 @@ async def test_limit_below_one_means_the_default_and_is_echoed(version: str, sta
         assert len(response.body["data"]) == 1
 
 
-@pytest.mark.parametrize(("version", "status"), [("1.4.3", 200), ("1.12.1", 200), ("1.16", 404)])
+@pytest.mark.parametrize(("version", "status"), [("1.4.3", 200), ("1.14.2", 200), ("1.16", 404)])
 async def test_chunk_is_found_under_another_document_before_1_16(version: str, status: int) -> None:
     async with run_emulator(version=version) as client:
         dataset, path = await create_chunked_document(client)

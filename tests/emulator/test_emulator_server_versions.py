@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 
+import attrs
 import pytest
-from emulator_client import AUTOMATIC, UNKNOWN_ID, EmulatorClient, Response, run_emulator
+from emulator_client import (
+    AUTOMATIC,
+    UNKNOWN_ID,
+    EmulatorClient,
+    Response,
+    run_emulator,
+    wait_until,
+)
+from yarl import URL
 
 from dify_kb.emulator import VERSIONS, Emulator
+from dify_kb.emulator.server_profile import Quirks, ServerProfile
+from dify_kb.emulator.server_versions import CHANGES_IN_1_16, get_profile
 from dify_kb.errors import ConfigError
 
 HTML = "text/html; charset=utf-8"
 
 
 def test_versions_are_listed_oldest_first() -> None:
-    assert VERSIONS == ("1.4.3", "1.8.1", "1.12.1", "1.16")
+    assert VERSIONS == ("1.4.3", "1.8.1", "1.12.1", "1.14.2", "1.16")
     with pytest.raises(ConfigError, match=r"1\.13"):
         Emulator(version="1.13")
 
@@ -29,7 +40,7 @@ async def test_every_response_has_the_version_header(version: str) -> None:
 
 @pytest.mark.parametrize(
     ("version", "status", "body"),
-    [("1.4.3", 200, b"204\n"), ("1.12.1", 200, b"204\n"), ("1.16", 204, b"")],
+    [("1.4.3", 200, b"204\n"), ("1.12.1", 200, b"204\n"), ("1.14.2", 204, b""), ("1.16", 204, b"")],
 )
 async def test_delete_response_follows_the_version(version: str, status: int, body: bytes) -> None:
     async with run_emulator(version=version) as client:
@@ -63,7 +74,7 @@ async def test_1_12_checks_the_dataset_before_the_key() -> None:
             reply = await client.request("GET", f"/datasets/{UNKNOWN_ID}", headers=keyless)
         statuses[version] = reply.status
 
-    assert statuses == {"1.4.3": 401, "1.8.1": 401, "1.12.1": 404, "1.16": 401}
+    assert [*statuses.values()] == [401, 401, 404, 401, 401]
 
 
 async def test_validation_messages_follow_the_version() -> None:
@@ -79,7 +90,7 @@ async def test_validation_messages_follow_the_version() -> None:
         "errors": {"name": f"{help_} {missing}"},
         "message": "Input payload validation failed",
     }
-    for version in ("1.12.1", "1.16"):
+    for version in ("1.12.1", "1.14.2", "1.16"):
         assert replies[version]["message"].startswith("1 validation error for DatasetCreatePayload")
 
 
@@ -91,13 +102,15 @@ async def create_document(client: EmulatorClient) -> tuple[str, str, str]:
 
 
 ROUTES = {
-    ("GET", "/datasets/{dataset}/documents/{document}"): (405, 200, 200, 200),
-    ("GET", "/datasets/{dataset}/documents/{document}/upload-file"): (200, 200, 404, 404),
-    ("GET", "/datasets/{dataset}/documents/{document}/download"): (404, 404, 404, 200),
-    ("PATCH", "/datasets/{dataset}/documents/{document}"): (405, 405, 405, 400),
-    ("POST", "/datasets/{dataset}/documents/{document}/update_by_file"): (400, 400, 400, 400),
-    ("PATCH", "/datasets/{dataset}/documents/status/enable"): (404, 415, 415, 415),
-    ("GET", "/"): (200, 404, 404, 200),
+    ("GET", "/datasets/{dataset}/documents/{document}"): (405, 200, 200, 200, 200),
+    ("GET", "/datasets/{dataset}/documents/{document}/upload-file"): (200, 200, 404, 404, 404),
+    ("GET", "/datasets/{dataset}/documents/{document}/download"): (404, 404, 404, 200, 200),
+    ("PATCH", "/datasets/{dataset}/documents/{document}"): (405, 405, 405, 400, 400),
+    ("POST", "/datasets/{dataset}/documents/{document}/update_by_file"): (400, 400, 400, 400, 400),
+    ("PATCH", "/datasets/{dataset}/documents/status/enable"): (404, 415, 415, 415, 415),
+    ("GET", "/"): (200, 404, 404, 404, 404),
+    ("OPTIONS", "/datasets/{dataset}"): (200, 200, 200, 200, 200),
+    ("OPTIONS", "/nope"): (404, 404, 404, 404, 404),
 }
 """Statuses by version, oldest first; a 400 is the response to an empty update."""
 
@@ -134,7 +147,7 @@ async def test_counts_of_a_new_document_are_null_since_1_8() -> None:
             ]
 
         assert document["tokens"] == (0 if version == "1.4.3" else None)
-        assert ("need_summary" in document) == (version in {"1.12.1", "1.16"})
+        assert ("need_summary" in document) == (version in {"1.12.1", "1.14.2", "1.16"})
 
 
 async def rename_dataset(client: EmulatorClient) -> Response:
@@ -149,7 +162,7 @@ async def test_renaming_a_dataset_to_an_existing_name_is_rejected_since_1_11() -
         async with run_emulator(version=version) as client:
             statuses.append((await rename_dataset(client)).status)
 
-    assert statuses == [200, 200, 400, 400]
+    assert statuses == [200, 200, 400, 400, 400]
 
 
 async def test_text_without_process_rule_crashes_before_1_11() -> None:
@@ -161,7 +174,7 @@ async def test_text_without_process_rule_crashes_before_1_11() -> None:
             path = f"/datasets/{one}/document/create-by-text"
             statuses.append((await client.request("POST", path, json=body)).status)
 
-    assert statuses == [500, 500, 200, 200]
+    assert statuses == [500, 500, 200, 200, 200]
 
 
 async def test_doc_form_unlike_the_datasets_is_rejected_since_1_8() -> None:
@@ -172,7 +185,7 @@ async def test_doc_form_unlike_the_datasets_is_rejected_since_1_8() -> None:
             await client.create_by_text(one, "a")
             statuses.append((await client.create_by_text(one, "b", doc_form="qa_model")).status)
 
-    assert statuses == [200, 400, 400, 400]
+    assert statuses == [200, 400, 400, 400, 400]
 
 
 async def test_invalid_json_is_an_empty_body_for_most_endpoints_of_1_8() -> None:
@@ -201,3 +214,69 @@ async def test_word_count_is_the_length_of_the_text_before_1_11() -> None:
 
     assert counts["1.4.3"] == counts["1.8.1"] == len("one\n\n\n\ntwo")
     assert counts["1.12.1"] == counts["1.16"] < counts["1.8.1"]
+
+
+def list_values(version: str) -> dict[str, object]:
+    profile = get_profile(version)
+    values = attrs.asdict(profile, recurse=False) | attrs.asdict(profile.quirks, recurse=False)
+    return {name: value for name, value in values.items() if name != "quirks"}
+
+
+def test_table_of_changes_distinguishes_1_16_from_1_14_2() -> None:
+    """1.16 was not recorded, so everything else that it does is an observation of 1.14.2."""
+    recorded, newest = list_values("1.14.2"), list_values("1.16")
+
+    changed = {name: value for name, value in newest.items() if value != recorded[name]}
+    assert changed == {name: value for name, (value, _) in CHANGES_IN_1_16.items()}
+    assert all(source for name, (_, source) in CHANGES_IN_1_16.items() if name != "version")
+    assert len(recorded) == len(attrs.fields(ServerProfile)) + len(attrs.fields(Quirks)) - 1
+
+
+@pytest.mark.parametrize(("version", "status"), [("1.14.2", 200), ("1.16", 400)])
+async def test_provider_of_a_dataset_is_checked_since_1_16(version: str, status: int) -> None:
+    async with run_emulator(version=version) as client:
+        body = {"name": "a", "provider": "nobody"}
+        reply = await client.request("POST", "/datasets", json=body)
+
+    assert reply.status == status
+
+
+async def test_maintainer_is_sent_since_1_16() -> None:
+    sent = []
+    for version in VERSIONS:
+        async with run_emulator(version=version) as client:
+            one = await client.create_dataset()
+            reply = await client.request("GET", f"/datasets/{one}")
+        sent.append("maintainer" in reply.body)
+
+    assert sent == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_default_number_of_workers_follows_the_version(version: str) -> None:
+    """With four, two runs of one document overlap (measured, 1.14.2)."""
+    async with run_emulator(version=version) as client:
+        one = await client.create_dataset()
+        client.emulator.faults.indexing(["block x4"])
+        for number in range(6):
+            await client.create_by_text(one, f"{number}.txt")
+        expected = 4 if version in {"1.14.2", "1.16"} else 1
+        await wait_until(lambda: len(client.emulator.runs) >= expected)
+        states = [document.status for document in client.emulator.documents(one)]
+
+    assert len(client.emulator.runs) == expected
+    assert states.count("waiting") == 6 - expected
+
+
+@pytest.mark.parametrize(
+    ("path", "target"), [("/v1", "/v1/"), ("/v1//datasets", "/v1/datasets"), ("/v1//nope", None)]
+)
+async def test_other_spellings_of_a_path_are_redirected(path: str, target: str | None) -> None:
+    """Recordings 1221 and 1226; a trailing slash is an unknown route (1216)."""
+    async with run_emulator(version="1.14.2") as client:
+        origin = client.emulator.url.removesuffix("/v1")
+        async with client.session.get(URL(origin + path), allow_redirects=False) as reply:
+            location = reply.headers.get("Location")
+
+    assert reply.status == (404 if target is None else 308)
+    assert location == (target and origin + target)

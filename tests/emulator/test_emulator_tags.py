@@ -7,7 +7,7 @@ from dify_kb.emulator import VERSIONS
 
 TAGS = "/datasets/tags"
 GOOD = [version for version in VERSIONS if version != "1.12.1"]
-DONE = {"1.16": (204, b"")}
+DONE = {"1.14.2": (204, b""), "1.16": (204, b"")}
 
 
 def success_of(version: str) -> tuple[int, bytes]:
@@ -49,7 +49,7 @@ async def test_tags_are_listed_newest_first_in_a_bare_array(version: str) -> Non
 
 
 @pytest.mark.parametrize("version", GOOD)
-async def test_tag_name_is_in_use_even_by_the_tag_itself(version: str) -> None:
+async def test_tag_name_is_in_use_and_up_to_1_12_even_by_the_tag_itself(version: str) -> None:
     async with run_emulator(version=version) as client:
         red = await create_tag(client, "red")
         again = await create_tag(client, "red")
@@ -60,11 +60,10 @@ async def test_tag_name_is_in_use_even_by_the_tag_itself(version: str) -> None:
         crashed = await client.request("PATCH", TAGS, json={"tag_id": "abc", "name": "q"})
         long = await create_tag(client, "x" * 51)
 
-    for response in (again, same):
-        assert (response.status, response.body["message"]) == (400, "Tag name already exists")
+    assert (again.status, again.body["message"]) == (400, "Tag name already exists")
+    assert same.status == (200 if version in {"1.14.2", "1.16"} else 400)
     assert other.body["name"] == "crimson"
-    no_id = 404 if version == "1.16" else 500
-    assert (unknown.status, crashed.status, long.status) == (404, no_id, 400)
+    assert (unknown.status, crashed.status, long.status) == (404, 500, 400)
 
 
 async def test_1_12_1_refuses_its_own_tag_responses() -> None:
@@ -145,7 +144,7 @@ async def test_binding_checks_only_the_dataset(version: str) -> None:
     assert (unknown.status, unknown.raw) == success_of(version)
     assert nowhere.status == 404
     assert empty.status == (200 if version in {"1.4.3", "1.8.1"} else 400)
-    assert crashed.status == (404 if version == "1.16" else 500)
+    assert crashed.status == 500
     assert dataset_tags.body == {"data": [], "total": 0}
 
 
@@ -171,3 +170,21 @@ async def test_a_deleted_dataset_does_not_count() -> None:
         listing = await client.request("GET", TAGS)
 
     assert [tag["binding_count"] for tag in listing.body] == ["0"]
+
+
+@pytest.mark.parametrize(("version", "names"), [("1.8.1", ["b", "a"]), ("1.14.2", ["a"])])
+async def test_several_tag_ids_mean_all_of_them_since_1_14(version: str, names: list[str]) -> None:
+    """Unknown tags match nothing, even if they were bound (1455, 1464, 1466)."""
+    async with run_emulator(version=version) as client:
+        datasets = [await client.create_dataset(name) for name in "ab"]
+        red, blue = [(await create_tag(client, name)).body["id"] for name in ("red", "blue")]
+        for dataset, tags in zip(datasets, ([red, blue, UNKNOWN_ID], [red]), strict=True):
+            body = {"tag_ids": tags, "target_id": dataset}
+            await client.request("POST", f"{TAGS}/binding", json=body)
+        both = [("tag_ids", red), ("tag_ids", blue)]
+        found = await client.request("GET", "/datasets", params=both)
+        unknown = await client.request("GET", "/datasets", params={"tag_ids": UNKNOWN_ID})
+        crashed = await client.request("GET", "/datasets", params={"tag_ids": "abc"})
+
+    assert [dataset["name"] for dataset in found.body["data"]] == names
+    assert (unknown.body["data"], crashed.status) == ([], 500)

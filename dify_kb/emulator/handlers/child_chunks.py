@@ -50,7 +50,7 @@ _MAX_LIMIT = 100
 
 
 def _read_create(context: RequestContext, raw: object) -> WriteChildChunk:
-    _require_segment(context)
+    require_segment(context)
     return codec.decode(WriteChildChunk, _CREATE.validate(raw, context.profile))
 
 
@@ -62,7 +62,7 @@ def _read_update(context: RequestContext, raw: object) -> WriteChildChunk:
 
 
 def _read_list(context: RequestContext, raw: Mapping[str, Any]) -> ListChildChunks:
-    _require_segment(context)
+    require_segment(context)
     if not context.profile.quirks.strict_child_chunk_query:
         return codec.decode(ListChildChunks, _LIST.validate(raw, context.profile))
     page, limit = check_page_and_limit(
@@ -74,7 +74,7 @@ def _read_list(context: RequestContext, raw: Mapping[str, Any]) -> ListChildChun
 @handles(catalog.CREATE_CHILD_CHUNK, _read_create)
 def create(context: RequestContext, body: WriteChildChunk) -> ChildChunkResponse:
     """Append a child chunk; any form of document is accepted (measured)."""
-    store, segment, now = context.store, _require_segment(context), context.clock.now()
+    store, segment, now = context.store, require_segment(context), context.clock.now()
     with store.transaction():
         row = ChildChunkRow(
             id=str(uuid.uuid4()),
@@ -91,12 +91,17 @@ def create(context: RequestContext, body: WriteChildChunk) -> ChildChunkResponse
 
 @handles(catalog.LIST_CHILD_CHUNKS, _read_list)
 def list_(context: RequestContext, query: ListChildChunks) -> Page[ChildChunk]:
-    """List child chunks in order of position; the response shows the capped limit (measured)."""
-    limit = min(query.limit, _MAX_LIMIT)
+    """List child chunks in order of position; the response shows the capped limit (measured).
+
+    The list is empty if the chunk belongs to another document (2056).
+    """
+    segment, limit = require_segment(context), min(query.limit, _MAX_LIMIT)
     offset, size = compute_page_bounds(query.page, limit)
     rows, total = context.store.child_chunks.list_page(
-        _require_segment(context).id, query.keyword or "", offset, size
+        segment.id, query.keyword or "", offset, size
     )
+    if segment.document_id != require_document(context).id:
+        rows, total = [], 0
     return Page(
         data=[serializers.serialize_child_chunk(row) for row in rows],
         limit=limit,
@@ -129,9 +134,9 @@ def delete(context: RequestContext, _: None) -> None:
 
 
 def _require_segment(context: RequestContext) -> SegmentRow:
-    """Return the segment of the path.
+    """Return the segment of the path, to update or delete a child chunk.
 
-    Since 1.11 the document of the path must match, too (recording 1025).
+    Since 1.11 the document of the path must match, too (server source).
     """
     segment = require_segment(context)
     is_path_checked = context.profile.quirks.child_chunk_in_segment

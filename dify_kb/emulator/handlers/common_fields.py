@@ -90,9 +90,18 @@ def _check_stored_method(
     )
 
 
+_WEIGHT_TYPE: Final = choice_validator(["semantic_first", "keyword_first", "customized"])
+
+
+def _check_weight_type(value: object, path: FieldPath, problems: ValidationErrors) -> object:
+    """Check a weight type where search settings are validated (1849)."""
+    is_checked = problems.profile.quirks.validates_search
+    return (_WEIGHT_TYPE if is_checked else string_validator())(value, path, problems)
+
+
 _WEIGHTS: Final = object_validator(
     {
-        "weight_type": BodyField(string_validator()),
+        "weight_type": BodyField(_check_weight_type),
         "vector_setting": BodyField(
             object_validator(
                 {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from dify_kb.emulator.errors import invalid_param_error
 from dify_kb.emulator.server_profile import ErrorStyle
 from dify_kb.emulator.validation import (
     BodyField,
@@ -67,6 +68,20 @@ def _check_name_before_1_11(
     return value
 
 
+def _check_provider(value: object, path: tuple[str, ...], problems: ValidationErrors) -> object:
+    """Check a provider where the version does (031)."""
+    is_checked = problems.profile.quirks.checks_provider
+    check = choice_validator(["vendor", "external"]) if is_checked else string_validator()
+    return check(value, path, problems)
+
+
+def _check_summary(value: object, path: tuple[str, ...], problems: ValidationErrors) -> object:
+    """Check the settings of the summary index, of which a request may contain any (1504, 1505)."""
+    if not isinstance(value, dict):
+        problems.add(path, "Input should be a valid dictionary", "dict_type", value)
+    return value
+
+
 _CREATE = BodySchema(
     "DatasetCreatePayload",
     {
@@ -84,7 +99,8 @@ _CREATE = BodySchema(
         "permission": BodyField(
             choice_validator([*Permission], "enum"), legacy=LegacyField(help="Invalid permission.")
         ),
-        "provider": BodyField(string_validator(), nullable=False),
+        "provider": BodyField(_check_provider, nullable=False),
+        "summary_index_setting": BodyField(_check_summary, legacy=LegacyField(check=accept_any)),
         "external_knowledge_api_id": BodyField(string_validator()),
         "external_knowledge_id": BodyField(string_validator()),
         "embedding_model": BodyField(string_validator()),
@@ -122,7 +138,11 @@ _LIST = BodySchema(
 
 def read_create(context: RequestContext, raw: object) -> CreateDataset:
     """Parse the body that creates a dataset."""
-    return codec.decode(CreateDataset, _CREATE.validate(raw, context.profile))
+    fields = _CREATE.validate(raw, context.profile)
+    if "\0" in str(fields["name"]):
+        raise invalid_param_error("A string literal cannot contain NUL (0x00) characters.")
+    context.notes.summary_setting = fields.pop("summary_index_setting", None)
+    return codec.decode(CreateDataset, fields)
 
 
 def read_list(context: RequestContext, raw: object) -> ListDatasets:

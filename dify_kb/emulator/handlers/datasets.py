@@ -55,6 +55,7 @@ def create(context: RequestContext, body: CreateDataset) -> Dataset:
         pipeline_id=str(uuid.uuid4()) if context.settings.pipelines else None,
         embedding_provider=provider,
         embedding_model=model,
+        summary_setting=json.dumps(context.notes.summary_setting),
     )
     with context.store.transaction():
         if not context.store.datasets.add(row):
@@ -193,10 +194,11 @@ def _keywords_json(row: SegmentRow) -> str:
 
 @handles(catalog.LIST_DATASETS, read_list)
 def list_(context: RequestContext, query: ListDatasets) -> Page[Dataset]:
-    """List datasets, newest first; `tag_ids` selects datasets that have any of the tags."""
+    """List datasets, newest first; `tag_ids` selects those with the tags."""
     offset, size = compute_page_bounds(query.page, query.limit)
     tags = [parse_uuid(tag_id) for tag_id in query.tag_ids or ()]
-    within = context.store.tags.dataset_ids_with(tags) if tags else None
+    all_tags = context.profile.quirks.filters_by_all_tags
+    within = context.store.tags.dataset_ids_with(tags, all_tags=all_tags) if tags else None
     rows, total = context.store.datasets.list_page(query.keyword or "", offset, size, within)
     datasets = [
         serializers.serialize_dataset(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import PurePath
+import os.path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dify_kb.emulator.create_document import DocumentUpload
@@ -13,6 +13,7 @@ from dify_kb.emulator.server_profile import ErrorStyle
 from dify_kb.emulator.validation import (
     BodyField,
     BodySchema,
+    FieldPath,
     LegacyField,
     ValidationErrors,
     accept_any,
@@ -46,10 +47,16 @@ T = TypeVar("T")
 MAX_NAME: Final = 200
 """Maximum length of a document name, in characters; longer names are cut (measured)."""
 
-_FORBIDDEN_CHARACTERS: Final = frozenset('/\\:*?"<>|')
+
+def _check_doc_form(value: object, path: FieldPath, problems: ValidationErrors) -> object:
+    """Check a document form where the version does (156, 1399)."""
+    if problems.profile.quirks.validates_doc_form and value not in {*DocForm}:
+        problems.add(path, "Value error, Invalid doc_form.", "value_error", value)
+    return value
+
 
 _COMMON_FIELDS = {
-    "doc_form": BodyField(string_validator()),
+    "doc_form": BodyField(_check_doc_form),
     "doc_language": BodyField(string_validator()),
     "process_rule": BodyField(PROCESS_RULE, legacy=LegacyField(check=accept_any)),
     "retrieval_model": BodyField(RETRIEVAL_MODEL, legacy=LegacyField(check=accept_any)),
@@ -146,7 +153,7 @@ def read_create_by_file(context: RequestContext, raw: FormData) -> CreateByFile:
         raise invalid_param_error("indexing_technique is required.")
     part = require_single_file(context, raw)
     context.notes.document, context.notes.mime_type = part.filename, part.content_type
-    if not _is_accepted(part, context.settings.max_file_size):
+    if not _is_accepted(context, part):
         # Wrong type and size get the same empty message.
         raise invalid_param_error("")
     config = _CONFIG.validate_with_pydantic(data, context.profile) | {
@@ -173,7 +180,7 @@ def read_update_by_file(context: RequestContext, raw: FormData) -> UpdateByFile:
     data = parse_json_data(raw)
     part = require_single_file(context, raw) if raw.files else None
     if part is not None:
-        _check_accepted(part, context.settings.max_file_size)
+        _check_accepted(context, part)
         context.notes.mime_type = part.content_type
     config = _CONFIG.validate_with_pydantic(data, context.profile)
     _require_change(context, config, changes=part is not None)
@@ -189,13 +196,13 @@ def read_update_by_file(context: RequestContext, raw: FormData) -> UpdateByFile:
 
 
 def parse_json_data(form: FormData) -> dict[str, Any]:
-    """Parse the form field `data`; a list crashes servers up to 1.12 (recording 229)."""
+    """Parse the form field `data`; JSON that is not an object crashes servers (229, 2263)."""
     try:
         data = json.loads(form.fields.get("data", "{}"))
     except ValueError as error:
         raise invalid_param_error(str(error)) from error
     if not isinstance(data, dict):
-        raise UnvalidatedInputError(invalid_param_error("data: Input should be a valid dictionary"))
+        raise UnvalidatedInputError("the form field data is not an object")
     return data
 
 
@@ -216,7 +223,8 @@ def require_single_file(context: RequestContext, form: FormData) -> UploadedFile
 
 def file_extension(name: str) -> str:
     """Return the lowercase extension, which selects the parser of the file."""
-    return PurePath(name).suffix[1:].lower()
+    # "..txt" has no extension (2171), but a `PurePath.suffix` on newer Python versions.
+    return os.path.splitext(name)[1][1:].lower()  # noqa: PTH122
 
 
 def upload_from_text(name: str, content: str) -> DocumentUpload:
@@ -251,18 +259,18 @@ def upload_from_file(
     )
 
 
-def _is_accepted(part: UploadedFile, max_size: int) -> bool:
+def _is_accepted(context: RequestContext, part: UploadedFile) -> bool:
     """Return whether type and size of a file are accepted; refuse an invalid name."""
-    if _FORBIDDEN_CHARACTERS.intersection(part.filename):
+    if not frozenset(context.profile.forbidden_in_names).isdisjoint(part.filename):
         raise invalid_param_error("Filename contains invalid characters")
-    return file_extension(part.filename) in DOCUMENT_EXTENSIONS and part.size <= max_size
+    is_known = file_extension(part.filename) in DOCUMENT_EXTENSIONS
+    return is_known and part.size <= context.settings.max_file_size
 
 
-def _check_accepted(part: UploadedFile, max_size: int) -> None:
-    if part.size > max_size:
-        # The placeholder is the server's (recording 322).
-        raise EmulatedError(413, "file_too_large", "File size exceeded. {message}")
-    if not _is_accepted(part, max_size):
+def _check_accepted(context: RequestContext, part: UploadedFile) -> None:
+    if part.size > context.settings.max_file_size:
+        raise EmulatedError(413, "file_too_large", context.profile.too_large_message)
+    if not _is_accepted(context, part):
         raise EmulatedError(415, "unsupported_file_type", "File type not allowed.")
 
 

@@ -14,7 +14,12 @@ import attrs
 from dify_kb.emulator import serializers
 from dify_kb.emulator.clocks import to_datetime
 from dify_kb.emulator.create_document import create_document, update_document
-from dify_kb.emulator.errors import EmulatedError, not_found_error, parse_uuid
+from dify_kb.emulator.errors import (
+    EmulatedError,
+    UnvalidatedInputError,
+    not_found_error,
+    parse_uuid,
+)
 from dify_kb.emulator.request_context import RequestContext, handles, ignore_body
 from dify_kb.emulator.validation import (
     BodyField,
@@ -87,20 +92,10 @@ def _read_get(_: RequestContext, raw: object) -> GetDocument:
 
 def _read_ids(_: RequestContext, raw: object) -> DocumentIds:
     """Parse the ids; no version validates them before the lookup (recordings 383 to 400)."""
-    raw_ids = raw.get("document_ids") if isinstance(raw, dict) else None
+    if not isinstance(raw, dict):
+        raise UnvalidatedInputError("the body is not an object (1294, 1315)")
+    raw_ids = raw.get("document_ids")
     return DocumentIds(document_ids=cast("list[str]", raw_ids or []))
-
-
-def _check_ids(value: object, path: tuple[str, ...], problems: ValidationErrors) -> object:
-    checked = list_validator(_check_uuid)(value, path, problems)
-    if isinstance(value, list) and not value:
-        problem = "List should have at least 1 item after validation, not 0"
-        problems.add(path, problem, "too_short", value)
-    if isinstance(value, list) and len(value) > _MAX_ZIP_DOCUMENTS:
-        limit = _MAX_ZIP_DOCUMENTS
-        problem = f"List should have at most {limit} items after validation, not {len(value)}"
-        problems.add(path, problem, "too_long", value)
-    return checked
 
 
 def _check_uuid(value: object, path: tuple[str, ...], problems: ValidationErrors) -> object:
@@ -112,7 +107,12 @@ def _check_uuid(value: object, path: tuple[str, ...], problems: ValidationErrors
 
 
 _ZIP = BodySchema(
-    "DocumentBatchDownloadZipPayload", {"document_ids": BodyField(_check_ids, required=True)}
+    "DocumentBatchDownloadZipPayload",
+    {
+        "document_ids": BodyField(
+            list_validator(_check_uuid, min_length=1, max_length=_MAX_ZIP_DOCUMENTS), required=True
+        )
+    },
 )
 
 
@@ -195,7 +195,7 @@ def get_indexing_status(context: RequestContext, _: None) -> DocumentStatuses:
 @handles(catalog.UPDATE_DOCUMENT_BY_TEXT, read_update_by_text)
 def update_by_text(context: RequestContext, body: UpdateByText) -> CreatedDocument:
     """Replace the text of a document, or only its process rule; also set its name (measured)."""
-    upload = None if context.notes.rule_only else upload_from_text(body.name, body.text)
+    upload = None if context.notes.rule_only else upload_from_text(body.name, body.text or "")
     name = body.name[:MAX_NAME] or None
     return update_document(context, context.path_parameters["document_id"], upload, body, name=name)
 

@@ -7,7 +7,12 @@ import uuid
 from typing import Any, Final
 
 from dify_kb.emulator import builtin_metadata, serializers
-from dify_kb.emulator.errors import invalid_param_error
+from dify_kb.emulator.errors import (
+    EmulatedError,
+    UnvalidatedInputError,
+    invalid_param_error,
+    parse_uuid,
+)
 from dify_kb.emulator.request_context import RequestContext, handles, ignore_body
 from dify_kb.emulator.store import DocumentRow, MetadataRow
 from dify_kb.emulator.validation import (
@@ -159,12 +164,14 @@ def list_(context: RequestContext, _: None) -> MetadataFields:
 def rename(context: RequestContext, body: RenameMetadata) -> MetadataField:
     """Rename a field, also in the documents.
 
-    For an unknown field, every value in the response is null (recording 660).
+    For an unknown field, every value in the response is null, up to 1.12 (recording 660).
     """
     _check_name(context, body.name)
     store = context.store
     row = store.metadata.get(context.dataset.id, context.path_parameters["metadata_id"])
     # The server swallows the database error about a name that is too long (recording 664).
+    if row is None and not context.profile.quirks.sends_null_field:
+        raise _build_null_field_error(context)
     if row is None or len(body.name) > _MAX_NAME_LENGTH:
         return MetadataField(
             id="",
@@ -182,6 +189,14 @@ def rename(context: RequestContext, body: RenameMetadata) -> MetadataField:
     return serializers.serialize_metadata_field(
         MetadataRow(row.id, row.dataset_id, row.type, body.name)
     )
+
+
+def _build_null_field_error(context: RequestContext) -> EmulatedError:
+    """Return the 400 of a server that cannot serialize the field that it did not find."""
+    problems = ValidationErrors(context.profile)
+    text = "Input should be a valid dictionary or object to extract fields from"
+    problems.add((), text, "model_attributes_type", None)
+    return problems.to_error("DatasetMetadataResponse")
 
 
 @handles(catalog.DELETE_METADATA, ignore_body)
@@ -243,7 +258,8 @@ def assign(context: RequestContext, body: AssignMetadata) -> None:
     but documents before it keep their new values.
     """
     for operation in body.operation_data:
-        document = context.store.documents.get(context.dataset.id, operation.document_id)
+        document_id = parse_uuid(operation.document_id)
+        document = context.store.documents.get(context.dataset.id, document_id)
         if document is not None:
             _assign_values(context, document, operation)
         elif context.profile.quirks.refuses_unknown_document:
@@ -253,8 +269,12 @@ def assign(context: RequestContext, body: AssignMetadata) -> None:
 def _assign_values(
     context: RequestContext, document: DocumentRow, operation: DocumentMetadata
 ) -> None:
-    store, assignments = context.store, operation.metadata_list
-    merge = bool(operation.partial_update) and context.profile.quirks.has_partial_update
+    store, assignments, quirks = context.store, operation.metadata_list, context.profile.quirks
+    if any("\0" in str(value.value) for value in assignments):
+        if quirks.ignores_nul_metadata:
+            return
+        raise UnvalidatedInputError("PostgreSQL stores no NUL in a text")
+    merge = bool(operation.partial_update) and quirks.has_partial_update
     values = (serializers.read_metadata_values(document) or {}) if merge else {}
     values |= {value.name: value.value for value in assignments}
     if context.dataset.built_in:
@@ -263,7 +283,12 @@ def _assign_values(
         _write_values(context, document, values)
         if not merge:
             store.metadata.unbind(document.id)
-        store.metadata.bind(document.id, [value.id for value in assignments])
+        ids = [
+            value.id if quirks.binds_any_metadata_id else parse_uuid(value.id)
+            for value in assignments
+        ]
+        bound_ids = store.metadata.list_ids(document.id)
+        store.metadata.bind(document.id, [id_ for id_ in ids if id_ not in bound_ids])
 
 
 def _documents_with_field(context: RequestContext, metadata_id: str) -> list[DocumentRow]:

@@ -78,8 +78,9 @@ _RUN = BodySchema(
 def _read_upload(context: RequestContext, raw: FormData) -> UploadPipelineFile:
     """Parse a file of any type, since the pipeline decides which types it accepts."""
     part = require_single_file(context, raw)
-    if part.size > context.settings.max_file_size:
-        raise EmulatedError(413, "file_too_large", "File size exceeded.")
+    if part.content_type is None or part.size > context.settings.max_file_size:
+        # Both get the same empty message (1561, 1562).
+        raise invalid_param_error("")
     context.notes.mime_type = part.content_type
     return UploadPipelineFile(file=File(name=part.filename, content=part.content, size=part.size))
 

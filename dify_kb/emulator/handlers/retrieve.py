@@ -14,6 +14,8 @@ from dify_kb.emulator.stub_models import ModelError
 from dify_kb.emulator.validation import (
     BodyField,
     BodySchema,
+    FieldPath,
+    ValidationErrors,
     Validator,
     accept_any,
     choice_validator,
@@ -46,16 +48,19 @@ if TYPE_CHECKING:
 
     from dify_kb.emulator.server_profile import ServerProfile
     from dify_kb.emulator.store import ChildChunkRow
-    from dify_kb.models import MetadataFilter
+    from dify_kb.models import Condition, MetadataFilter
 
-_QUERY = BodyField(string_validator(max_length=MAX_QUERY_LENGTH), required=True)
+_PAYLOAD_FIELDS = {
+    "query": BodyField(string_validator(max_length=MAX_QUERY_LENGTH), required=True),
+    "attachment_ids": BodyField(list_validator(string_validator())),
+}
 
 _TYPED_PAYLOAD = BodySchema(
-    "HitTestingPayload", {"query": _QUERY, "retrieval_model": BodyField(RETRIEVAL_MODEL)}
+    "HitTestingPayload", {"retrieval_model": BodyField(RETRIEVAL_MODEL)} | _PAYLOAD_FIELDS
 )
 
 _UNTYPED_PAYLOAD = BodySchema(
-    "HitTestingPayload", {"query": _QUERY, "retrieval_model": BodyField(accept_any)}
+    "HitTestingPayload", {"retrieval_model": BodyField(accept_any)} | _PAYLOAD_FIELDS
 )
 
 _REQUIRED_SETTINGS: Final = (
@@ -67,13 +72,38 @@ _REQUIRED_SETTINGS: Final = (
 
 _LIST_OPERATORS: Final = frozenset({ComparisonOperator.IN, ComparisonOperator.NOT_IN})
 
+_NUMBER_OPERATORS: Final = frozenset({">", "<", "≥", "≤", "before", "after"})
+
+_VALUE_TYPES: Final = (
+    ("str", "string", "string_type"),
+    ("list[str]", "list", "list_type"),
+    ("int", "integer", "int_type"),
+    ("float", "number", "float_type"),
+)
+
+
+def _check_condition_value(value: object, path: FieldPath, problems: ValidationErrors) -> object:
+    """Check a value as pydantic does for a union: a problem for each of its types (1912, 1934)."""
+    items = value if isinstance(value, list) else None
+    if isinstance(value, str | int | float) or (
+        items is not None and all(isinstance(item, str) for item in items)
+    ):
+        return value
+    for type_name, description, error_type in _VALUE_TYPES:
+        if items is not None and error_type == "list_type":
+            list_validator(string_validator())(items, (*path, type_name), problems)
+        else:
+            text = f"Input should be a valid {description}"
+            problems.add((*path, type_name), text, error_type, value)
+    return value
+
 
 def _build_filter_payload(operators: Iterable[ComparisonOperator]) -> BodySchema:
     condition: Validator = object_validator(
         {
             "name": BodyField(string_validator(), required=True),
             "comparison_operator": BodyField(choice_validator([*operators]), required=True),
-            "value": BodyField(accept_any),
+            "value": BodyField(_check_condition_value),
         }
     )
     return BodySchema(
@@ -95,15 +125,18 @@ _FILTER_BEFORE_1_8: Final = _build_filter_payload(
 def read_retrieve(context: RequestContext, raw: object) -> Retrieve:
     """Parse a search; every version checks its filter with pydantic (recording 800)."""
     fields = _read_fields(context.profile, raw)
+    context.notes.has_attachments = bool(fields.pop("attachment_ids", None))
     model = fields.get("retrieval_model") or {}
     if not model:
         fields.pop("retrieval_model", None)
     filter_conditions = model.get("metadata_filtering_conditions")
-    if filter_conditions:
+    if filter_conditions is not None:
         quirks = context.profile.quirks
         payload = _FILTER if quirks.has_in_operator else _FILTER_BEFORE_1_8
-        read: dict[str, Any] = {"conditions": []}
-        read |= payload.validate_with_pydantic(filter_conditions, context.profile)
+        read: dict[str, Any] = payload.validate_with_pydantic(filter_conditions, context.profile)
+        if "conditions" not in filter_conditions or filter_conditions["conditions"] is None:
+            message = "'NoneType' object is not iterable"
+            raise EmulatedError(500, "internal_server_error", message)
         if quirks.ignores_in_operator:
             read["conditions"] = [
                 condition
@@ -126,7 +159,8 @@ def _read_fields(profile: ServerProfile, raw: object) -> dict[str, Any]:
     if fields.get("retrieval_model"):
         _check_settings(fields["retrieval_model"])
         fields["retrieval_model"] |= _empty_invalid_weights(fields["retrieval_model"])
-    return {name: fields[name] for name in ("query", "retrieval_model") if name in fields}
+    names = ("query", "retrieval_model", "attachment_ids")
+    return {name: fields[name] for name in names if name in fields}
 
 
 def _empty_invalid_weights(model: dict[str, Any]) -> dict[str, Any]:
@@ -163,12 +197,17 @@ def _check_settings(model: dict[str, Any]) -> None:
 @handles(catalog.RETRIEVE, read_retrieve)
 def retrieve(context: RequestContext, body: Retrieve) -> RetrievalResult:
     """Search an economy dataset by keywords, a high-quality one by other methods (measured)."""
-    if not body.query:
+    if not body.query and not context.notes.has_attachments:
         raise invalid_param_error("Query or attachment_ids is required")
     settings = _resolve_settings(context, body)
+    if not body.query:
+        # No attachment is stored, so none is found (1865).
+        return RetrievalResult(query=Query(content=""), records=[])
     if not settings.search_method.is_known:
         return _search_by_unknown_method(context, body.query, settings.search_method)
     store, dataset = context.store, context.dataset
+    if dataset.is_high_quality and settings.top_k < 1 and context.profile.quirks.refuses_top_k:
+        raise invalid_param_error("top_k must be a positive integer")
     filter_conditions = settings.metadata_filtering_conditions or None
     with store.transaction():
         document_ids = _find_matching_documents(context, filter_conditions)
@@ -227,6 +266,8 @@ def _find_matching_documents(
     """
     if metadata_filter is None or not metadata_filter.conditions:
         return None
+    for condition in metadata_filter.conditions:
+        _check_number(condition)
     rows = context.store.documents.list_available(context.dataset.id)
     is_strict = context.profile.quirks.compares_strictly
     return [
@@ -238,6 +279,21 @@ def _find_matching_documents(
             strict_types=is_strict,
         )
     ]
+
+
+def _check_number(condition: Condition) -> None:
+    """Fail like PostgreSQL if a value that is compared as a number is none (1880, 1916)."""
+    value = condition.value
+    if condition.comparison_operator not in _NUMBER_OPERATORS or value is None:
+        return
+    try:
+        float(str(value))
+    except ValueError as error:
+        message = (
+            "(psycopg2.errors.InvalidTextRepresentation) invalid input syntax for type double"
+            f' precision: "{value}"'
+        )
+        raise EmulatedError(500, "internal_server_error", message) from error
 
 
 def _require_vectors(context: RequestContext, method: SearchMethod) -> None:
@@ -313,7 +369,7 @@ def _build_records(context: RequestContext, candidates: Sequence[Candidate]) -> 
             continue
         records.append(
             Record(
-                segment=serializers.serialize_record_segment(store, row, document),
+                segment=serializers.serialize_record_segment(store, context.profile, row, document),
                 score=max(candidate.score for candidate in siblings),
                 child_chunks=_build_record_children(siblings, children)
                 or context.profile.empty_items,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dify_kb.emulator.errors import (
     EmulatedError,
@@ -13,6 +13,8 @@ from dify_kb.emulator.errors import (
 from dify_kb.emulator.validation import (
     BodyField,
     BodySchema,
+    FieldPath,
+    ValidationErrors,
     accept_any,
     list_validator,
     object_validator,
@@ -26,6 +28,7 @@ from dify_kb.models import (
     ListSegments,
     NewSegment,
     SegmentChanges,
+    SegmentStatus,
     UpdateSegment,
 )
 from dify_kb.wire import codec
@@ -39,8 +42,34 @@ if TYPE_CHECKING:
     from dify_kb.emulator.request_context import RequestContext
 
 
+_MAX_ATTACHMENTS: Final = 10
+"""Maximum number of `attachment_ids` of a chunk (2234)."""
+
 _CREATE = BodySchema(
     "SegmentCreatePayload", {"segments": BodyField(list_validator(accept_any), required=True)}
+)
+
+
+def _check_content(value: object, path: FieldPath, problems: ValidationErrors) -> object:
+    if isinstance(value, str) and value and not value.strip():
+        problems.add(path, "Value error, Content is empty", "value_error", value)
+    return string_validator(min_length=1)(value, path, problems)
+
+
+_NEW_SEGMENTS = list_validator(
+    object_validator(
+        {
+            "content": BodyField(_check_content, required=True),
+            "answer": BodyField(string_validator()),
+            "keywords": BodyField(list_validator(string_validator())),
+            "attachment_ids": BodyField(list_validator(string_validator())),
+        }
+    ),
+    min_length=1,
+)
+
+_CREATE_CHECKED = BodySchema(
+    "SegmentCreatePayload", {"segments": BodyField(_NEW_SEGMENTS, required=True)}
 )
 
 _UPDATE = BodySchema(
@@ -84,16 +113,17 @@ def _read_segments(context: RequestContext, raw: object) -> list[Any]:
     """Return the list of segments; errors have an envelope unique to this endpoint (measured)."""
     body = raw if isinstance(raw, dict) else {}
     quirks = context.profile.quirks
-    if body.get("segments") is None and not quirks.bare_segment_errors:
+    if quirks.bare_segment_errors:
+        try:
+            checked: Any = _CREATE_CHECKED.validate_with_pydantic(body, context.profile)
+        except EmulatedError as refused:
+            raise _build_bare_error(refused.message) from refused
+        return [*checked["segments"]]
+    if body.get("segments") is None:
         raise _build_bare_error("Segments is required")
     if not quirks.validates_segments:
         return [*body["segments"]]
-    try:
-        read: Any = _CREATE.validate_with_pydantic(body, context.profile)["segments"]
-    except EmulatedError as refused:
-        if quirks.bare_segment_errors:
-            raise _build_bare_error(refused.message) from refused
-        raise
+    read: Any = _CREATE.validate_with_pydantic(body, context.profile)["segments"]
     return [*read]
 
 
@@ -108,15 +138,17 @@ def _read_new_segment(raw_segment: Any, *, is_qa: bool) -> NewSegment:
     if not raw_fields.get("content"):
         raise invalid_param_error("Content is empty")
     if not _are_strings([raw_fields["content"]]):
-        raise UnvalidatedInputError(invalid_param_error("Content: Input should be a valid string"))
+        raise UnvalidatedInputError("the content is not a string")
     if not raw_fields["content"].strip():
         raise invalid_param_error("Content is empty")
     # A string counts as the list of its characters (recording 542).
     words = raw_fields.get("keywords") or ()
     if not isinstance(words, str) and not (isinstance(words, list | tuple) and _are_strings(words)):
-        raise UnvalidatedInputError(
-            invalid_param_error("keywords: Input should be a list of strings")
-        )
+        raise UnvalidatedInputError("the keywords are not a list of strings")
+    if "\0" in raw_fields["content"]:
+        raise UnvalidatedInputError("PostgreSQL stores no NUL in a text (1321)")
+    if len(raw_fields.get("attachment_ids") or ()) > _MAX_ATTACHMENTS:
+        raise invalid_param_error(f"Exceeds maximum attachment limit of {_MAX_ATTACHMENTS}")
     return NewSegment(
         content=raw_fields["content"],
         answer=raw_fields["answer"] if is_qa else UNSET,
@@ -136,12 +168,19 @@ def read_list(context: RequestContext, raw: Mapping[str, Any]) -> ListSegments:
     if quirks.strict_segment_query:
         page, limit = check_page_and_limit("SegmentListQuery", page, limit, context.profile)
     status = raw.get("status", UNSET)
+    if quirks.strict_segment_query and status and not _are_segment_statuses(status):
+        raise UnvalidatedInputError(f"{status} is not a status of segments")
     return ListSegments(
         page=page,
         limit=limit,
         keyword=raw.get("keyword", UNSET),
         status=[status] if isinstance(status, str) else status,
     )
+
+
+def _are_segment_statuses(status: str | Sequence[str]) -> bool:
+    words = [status] if isinstance(status, str) else status
+    return all(word in {*SegmentStatus} for word in words)
 
 
 def read_update(context: RequestContext, raw: object) -> UpdateSegment:

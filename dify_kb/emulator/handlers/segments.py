@@ -60,7 +60,7 @@ def create(context: RequestContext, body: CreateSegments) -> CreatedSegments:
         store.add_segments(rows, children)
         _add_word_count(context, document.id, sum(row.word_count for row in rows))
     return CreatedSegments(
-        data=[serializers.serialize_segment(store, row, document) for row in rows],
+        data=[serializers.serialize_segment(store, row) for row in rows],
         doc_form=DocForm(document.doc_form),
     )
 
@@ -137,7 +137,8 @@ def _split_into_children(
     if document.doc_form != DocForm.HIERARCHICAL:
         return []
     try:
-        contents = chunk_children(row.content, get_process_rule(context.store, document))
+        rule = get_process_rule(context.store, document)
+        contents = chunk_children(row.content, rule, context.profile.splitter)
     except ChunkError:
         return []
     return build_child_chunks(row.id, contents, context.clock.now())
@@ -165,7 +166,7 @@ def list_(context: RequestContext, query: ListSegments) -> Page[Segment]:
     rows, total = store.segments.list_page(
         document.id, query.keyword or "", query.status or (), offset, size
     )
-    items = [serializers.serialize_segment(store, row, document) for row in rows]
+    items = [serializers.serialize_segment(store, row) for row in rows]
     page = build_page(items, total, query.page, query.limit)
     return attrs.evolve(page, extra={"doc_form": document.doc_form})
 
@@ -191,7 +192,13 @@ def update(context: RequestContext, body: UpdateSegment) -> SegmentResponse:
         "updated_at": now,
         **_collect_answer_change(context, changes),
     }
+    if changes.summary:
+        columns["summary"] = changes.summary
     content = changes.content or row.content
+    if content != row.content and _needs_answer(context, changes):
+        failed = {"answer": None, "enabled": 0, "disabled_at": now, "status": "error"}
+        failed["error"] = 'can only concatenate str (not "NoneType") to str'
+        return _update_segment(context, row, failed)
     if content == row.content:
         columns |= _collect_keyword_change(context, row, changes)
     else:
@@ -206,6 +213,13 @@ def update(context: RequestContext, body: UpdateSegment) -> SegmentResponse:
     return _update_segment(
         context, row, columns, split_children=bool(changes.regenerate_child_chunks) and not error
     )
+
+
+def _needs_answer(context: RequestContext, changes: SegmentChanges) -> bool:
+    """Return whether the server counts the tokens of an answer that is missing (2008)."""
+    is_qa = require_document(context).doc_form == DocForm.QA
+    is_counted = context.dataset.is_high_quality and context.profile.quirks.fails_without_answer
+    return is_qa and is_counted and not changes.answer
 
 
 def _needs_indexing(
@@ -284,7 +298,7 @@ def _update_segment(
 def _build_response(context: RequestContext, row: SegmentRow) -> SegmentResponse:
     document = require_document(context)
     return SegmentResponse(
-        data=serializers.serialize_segment(context.store, row, document),
+        data=serializers.serialize_segment(context.store, row),
         doc_form=DocForm(document.doc_form),
     )
 

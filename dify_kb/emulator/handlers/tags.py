@@ -148,8 +148,10 @@ def create(context: RequestContext, body: CreateTag) -> Tag:
 
 @handles(catalog.RENAME_TAG, _read_rename)
 def rename(context: RequestContext, body: RenameTag) -> Tag:
-    """Rename a tag; its current name is refused as a duplicate, too."""
+    """Rename a tag; up to 1.12 its own name is refused as a duplicate, too (1449)."""
     row = _require_tag(context, body.tag_id)
+    if row.name == body.name and not context.profile.quirks.refuses_own_tag_name:
+        return _serialize_single_tag(context, row)
     if not context.store.tags.rename(row.id, body.name):
         raise invalid_param_error("Tag name already exists")
     return _serialize_single_tag(context, TagRow(row.id, body.name))

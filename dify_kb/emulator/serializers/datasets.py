@@ -6,13 +6,22 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from dify_kb.emulator.clocks import to_whole_seconds
+from dify_kb.emulator.validation import (
+    BodyField,
+    BodySchema,
+    object_validator,
+    string_validator,
+    validate_boolean,
+)
 from dify_kb.models import (
     Dataset,
     DatasetTags,
     DocForm,
+    ExternalKnowledgeInfo,
     IndexingTechnique,
     Permission,
     StoredRetrievalModel,
+    SummaryIndexSetting,
     Tag,
     TagRef,
 )
@@ -21,7 +30,7 @@ from dify_kb.wire import codec
 from . import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from dify_kb.emulator.server_profile import ServerProfile
     from dify_kb.emulator.store import DatasetRow, Store, TagRow
@@ -29,16 +38,7 @@ if TYPE_CHECKING:
 AUTHOR: Final = "admin"
 """The name of the workspace owner, shown as the author of every dataset."""
 
-_SUMMARY_FIELDS: Final = ("enable", "model_name", "model_provider_name", "summary_prompt")
-
 _ICON_FIELDS: Final = ("icon_type", "icon", "icon_background", "icon_url")
-
-_EXTERNAL_FIELDS: Final = (
-    "external_knowledge_id",
-    "external_knowledge_api_id",
-    "external_knowledge_api_name",
-    "external_knowledge_api_endpoint",
-)
 
 # `top_k` is 2, although a search without settings uses 4 (server source).
 _DEFAULT_RETRIEVAL = {
@@ -92,17 +92,17 @@ def serialize_dataset(
         "embedding_model": row.embedding_model,
         "embedding_model_provider": row.embedding_provider,
         "embedding_available": None,
-        "retrieval_model_dict": _serialize_retrieval_model(profile, row),
-        "summary_index_setting": _build_unset_object(profile, _SUMMARY_FIELDS),
+        "retrieval_model_dict": _serialize_retrieval_model(row),
+        "summary_index_setting": _serialize_summary_setting(profile, row),
         "tags": _serialize_tags_of_dataset(store, row.id),
         "doc_form": DocForm(doc_form) if doc_form else None,
-        "external_knowledge_info": _serialize_external_knowledge(store, profile, row),
+        "external_knowledge_info": _serialize_external_knowledge(store, row),
         "external_retrieval_model": _serialize_external_retrieval(profile, row),
         "doc_metadata": metadata.serialize_dataset_metadata(store, row),
         "built_in_field_enabled": bool(row.built_in),
         "pipeline_id": row.pipeline_id,
         "runtime_mode": "rag_pipeline" if row.pipeline_id else "general",
-        "icon_info": _build_unset_object(profile, _ICON_FIELDS),
+        "icon_info": dict.fromkeys(_ICON_FIELDS),
         "is_published": row.pipeline_id is not None,
         "total_documents": counts.documents,
         "total_available_documents": counts.available,
@@ -113,9 +113,33 @@ def serialize_dataset(
     return Dataset(**(fields | changes))
 
 
-def _serialize_retrieval_model(profile: ServerProfile, row: DatasetRow) -> StoredRetrievalModel:
+_SUMMARY_SETTING: Final = BodySchema(
+    "DatasetDetailResponse",
+    {
+        "summary_index_setting": BodyField(
+            object_validator(
+                {
+                    "enable": BodyField(validate_boolean),
+                    "model_name": BodyField(string_validator()),
+                    "model_provider_name": BodyField(string_validator()),
+                    "summary_prompt": BodyField(string_validator()),
+                }
+            )
+        )
+    },
+)
+
+
+def _serialize_summary_setting(profile: ServerProfile, row: DatasetRow) -> SummaryIndexSetting:
+    """Serialize settings that only this response checks, when they are already stored (1504)."""
+    stored = {"summary_index_setting": json.loads(row.summary_setting or "null")}
+    checked: Any = _SUMMARY_SETTING.validate_with_pydantic(stored, profile)
+    return SummaryIndexSetting(**checked.get("summary_index_setting", {}))
+
+
+def _serialize_retrieval_model(row: DatasetRow) -> StoredRetrievalModel:
     stored = read_retrieval_model(row)
-    if stored.get("reranking_model") is None and not profile.sends_null_objects:
+    if stored.get("reranking_model") is None:
         names = dict.fromkeys(("reranking_provider_name", "reranking_model_name"))
         stored = {**stored, "reranking_model": names}
     return codec.decode(StoredRetrievalModel, stored)
@@ -133,21 +157,17 @@ def _serialize_external_retrieval(
     return {name: stored.get(name) for name in _DEFAULT_EXTERNAL_RETRIEVAL}
 
 
-def _serialize_external_knowledge(
-    store: Store, profile: ServerProfile, row: DatasetRow
-) -> Mapping[str, object] | None:
+def _serialize_external_knowledge(store: Store, row: DatasetRow) -> ExternalKnowledgeInfo:
     binding = store.external.get_binding(row.id) if row.provider == "external" else None
     api = store.external.get_api(binding.api_id) if binding else None
     if binding is None or api is None:
-        return _build_unset_object(profile, _EXTERNAL_FIELDS)
-    values = (binding.knowledge_id, api.id, api.name, api.endpoint)
-    return dict(zip(_EXTERNAL_FIELDS, values, strict=True))
-
-
-def _build_unset_object(
-    profile: ServerProfile, names: Iterable[str]
-) -> Mapping[str, object] | None:
-    return None if profile.sends_null_objects else dict.fromkeys(names)
+        return ExternalKnowledgeInfo()
+    return ExternalKnowledgeInfo(
+        external_knowledge_id=binding.knowledge_id,
+        external_knowledge_api_id=api.id,
+        external_knowledge_api_name=api.name,
+        external_knowledge_api_endpoint=api.endpoint,
+    )
 
 
 def serialize_tag(row: TagRow, count: object) -> Tag:

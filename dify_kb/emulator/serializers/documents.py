@@ -186,7 +186,7 @@ def _serialize_rule(row: RuleRow, **ids: str) -> dict[str, object]:
     return {**ids, "mode": row.mode, "rules": json.loads(row.rules)}
 
 
-def serialize_segment(store: Store, row: SegmentRow, parent: DocumentRow) -> Segment:
+def serialize_segment(store: Store, row: SegmentRow) -> Segment:
     """Serialize a segment as the segment endpoints return it."""
     return Segment(
         id=row.id,
@@ -203,7 +203,8 @@ def serialize_segment(store: Store, row: SegmentRow, parent: DocumentRow) -> Seg
         hit_count=0,
         enabled=bool(row.enabled),
         disabled_at=to_optional_whole_seconds(row.disabled_at),
-        disabled_by=store.account if row.disabled_at is not None else None,
+        # Nobody disabled a chunk that failed (2008).
+        disabled_by=store.account if row.disabled_at is not None and not row.error else None,
         status=SegmentStatus(row.status),
         created_by=store.account,
         created_at=to_whole_seconds(row.created_at),
@@ -213,9 +214,9 @@ def serialize_segment(store: Store, row: SegmentRow, parent: DocumentRow) -> Seg
         completed_at=to_optional_whole_seconds(row.completed_at),
         error=row.error,
         stopped_at=None,
-        child_chunks=_serialize_children(store, row, parent),
+        child_chunks=_serialize_children(store, row),
         attachments=[],
-        summary=None,
+        summary=row.summary,
     )
 
 
@@ -233,9 +234,10 @@ def serialize_child_chunk(row: ChildChunkRow) -> ChildChunk:
     )
 
 
-def _serialize_children(store: Store, row: SegmentRow, parent: DocumentRow) -> list[ChildChunk]:
+def _serialize_children(store: Store, row: SegmentRow) -> list[ChildChunk]:
     """Serialize child chunks, which only hierarchical documents in paragraph mode list."""
-    if parent.doc_form != DocForm.HIERARCHICAL:
+    parent = store.documents.get_by_id(row.document_id)
+    if parent is None or parent.doc_form != DocForm.HIERARCHICAL:
         return []
     rule = store.datasets.get_rule(parent.process_rule_id)
     if rule is None or json.loads(rule.rules).get("parent_mode") == "full-doc":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 APPLICATION_ID: Final = 0x6B62656D
 """Marks a file as an emulator database; the bytes are "kbem"."""
 
-USER_VERSION: Final = 4
+USER_VERSION: Final = 5
 """Format version, increased with every schema change; other versions are refused."""
 
 SCHEMA: Final = """
@@ -30,7 +30,7 @@ CREATE TABLE datasets (
     permission TEXT NOT NULL, data_source_type TEXT, indexing_technique TEXT,
     retrieval_model TEXT, created_at REAL NOT NULL, updated_at REAL NOT NULL,
     built_in INTEGER NOT NULL, pipeline_id TEXT, members TEXT NOT NULL,
-    embedding_provider TEXT, embedding_model TEXT,
+    embedding_provider TEXT, embedding_model TEXT, summary_setting TEXT,
     number INTEGER PRIMARY KEY AUTOINCREMENT
 );
 CREATE INDEX datasets_by_name ON datasets (name);
@@ -68,7 +68,7 @@ CREATE TABLE segments (
     index_node_hash TEXT NOT NULL, status TEXT NOT NULL, created_at REAL NOT NULL,
     indexing_at REAL, completed_at REAL, answer TEXT, enabled INTEGER NOT NULL,
     disabled_at REAL, updated_at REAL, edited INTEGER NOT NULL,
-    tokens INTEGER NOT NULL DEFAULT 0, error TEXT,
+    tokens INTEGER NOT NULL DEFAULT 0, error TEXT, summary TEXT,
     number INTEGER PRIMARY KEY AUTOINCREMENT
 );
 CREATE INDEX segments_of_document ON segments (document_id, position);
@@ -89,9 +89,9 @@ CREATE INDEX metadata_of_dataset ON metadata (dataset_id);
 CREATE TABLE metadata_bindings (
     document_id TEXT NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
     metadata_id TEXT NOT NULL,
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    UNIQUE (document_id, metadata_id)
+    number INTEGER PRIMARY KEY AUTOINCREMENT
 );
+CREATE INDEX metadata_bindings_of_document ON metadata_bindings (document_id, metadata_id);
 CREATE INDEX metadata_bindings_of_field ON metadata_bindings (metadata_id);
 CREATE TABLE tags (
     id TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE,

@@ -10,7 +10,7 @@ from .database import Database, join_columns
 from .rows import MetadataRow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 _METADATA_COLUMNS = ", ".join(f"metadata.{name}" for name in join_columns(MetadataRow).split(", "))
 
@@ -62,13 +62,21 @@ class MetadataTable:
         sql = "SELECT document_id FROM metadata_bindings WHERE metadata_id = ?"
         return [document_id for (document_id,) in self.database.fetch_all(sql, (metadata_id,))]
 
-    def bind(self, document_id: str, metadata_ids: Sequence[str]) -> None:
-        """Assign fields to a document; the fields need not exist (recording 697)."""
+    def bind(self, document_id: str, metadata_ids: Iterable[str]) -> None:
+        """Assign fields to a document.
+
+        The fields need not exist (697), and one assigned twice is listed twice (1633).
+        """
         for metadata_id in metadata_ids:
             self.database.execute(
-                "INSERT OR IGNORE INTO metadata_bindings (document_id, metadata_id) VALUES (?, ?)",
+                "INSERT INTO metadata_bindings (document_id, metadata_id) VALUES (?, ?)",
                 (document_id, metadata_id),
             )
+
+    def list_ids(self, document_id: str) -> list[str]:
+        """Return the ids of the fields assigned to a document."""
+        sql = "SELECT metadata_id FROM metadata_bindings WHERE document_id = ?"
+        return [metadata_id for (metadata_id,) in self.database.fetch_all(sql, (document_id,))]
 
     def unbind(self, document_id: str) -> None:
         """Remove all fields from a document."""

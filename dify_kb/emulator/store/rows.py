@@ -30,6 +30,9 @@ class DatasetRow:
     embedding_model: str | None = None
     """The embedding model of a high-quality dataset, otherwise null."""
 
+    summary_setting: str | None = None
+    """The settings of the summary index, as JSON; stored without effect."""
+
     @property
     def is_high_quality(self) -> bool:
         """Whether segments are searched by vectors, too."""
@@ -131,6 +134,7 @@ class SegmentRow:
     edited: int = 0
     tokens: int = 0
     error: str | None = None
+    summary: str | None = None
 
     @property
     def word_count(self) -> int:

@@ -46,12 +46,17 @@ class TagTable:
             "JOIN tag_bindings ON tag_id = id WHERE dataset_id = ? ORDER BY number DESC", dataset_id
         )
 
-    def dataset_ids_with(self, tag_ids: Sequence[str]) -> list[str]:
-        """Return the ids of the datasets that have any of these tags."""
+    def dataset_ids_with(self, tag_ids: Sequence[str], *, all_tags: bool) -> list[str]:
+        """Return the ids of the datasets that have any, or all, of these tags.
+
+        Tags that do not exist are ignored, or match nothing if none exists (1466).
+        """
         rows = self.database.fetch_all(
-            "SELECT DISTINCT dataset_id FROM tag_bindings"
-            " WHERE tag_id IN (SELECT value FROM json_each(?))",
-            (json.dumps([*tag_ids]),),
+            "SELECT dataset_id FROM tag_bindings JOIN tags ON tags.id = tag_id"
+            " WHERE tag_id IN (SELECT value FROM json_each(?1)) GROUP BY dataset_id"
+            " HAVING NOT ?2 OR count(*) = (SELECT count(DISTINCT value) FROM json_each(?1)"
+            " JOIN tags ON tags.id = value)",
+            (json.dumps([*tag_ids]), all_tags),
         )
         return [dataset_id for (dataset_id,) in rows]
 
