@@ -65,6 +65,9 @@ if TYPE_CHECKING:
         StopReason,
         Wait,
     )
+    from .ingest.sources.archive_source import ArchiveSource
+    from .ingest.sources.git_source import GitSource
+    from .ingest.sources.url_list import UrlList
     from .models import (
         UNSET,
         ChildChunk,
@@ -127,6 +130,7 @@ __version__ = "0.1.0"
 __all__ = [
     "UNSET",
     "ApiError",
+    "ArchiveSource",
     "AsyncClient",
     "AttemptEvent",
     "BadRequestError",
@@ -156,6 +160,7 @@ __all__ = [
     "Field",
     "FileSource",
     "ForbiddenError",
+    "GitSource",
     "IndexingStatus",
     "IndexingTechnique",
     "Item",
@@ -230,6 +235,7 @@ __all__ = [
     "UnauthorizedError",
     "Unset",
     "UnsupportedTypeError",
+    "UrlList",
     "Wait",
     "__version__",
 ]
@@ -242,6 +248,9 @@ _HOMES = {
     "ingest": "LoadEvent LoadMetadata OnError OnExisting OnLoadEvent Replace Source Wait"
     " FileSource Item ItemResult LoadReport OpenedEntry Outcome Progress Results"
     " SourceEntry StopReason",
+    "ingest.sources.archive_source": "ArchiveSource",
+    "ingest.sources.git_source": "GitSource",
+    "ingest.sources.url_list": "UrlList",
     "resources": "Events Pager",
     "blocking": "Client",
     "transport": "AttemptEvent OnAttempt",

@@ -23,6 +23,10 @@ PROGRAM_OPTIONS = {
 ASCII_END = 128
 
 _SECRET = frozenset({"--api-key", "--header", "--proxy"})
+_USER = re.compile(r"((?:git\+)?https?://)[^/\s]*@")
+"""The user name and password of a URL."""
+
+_LISTS = ("--files-from", "--urls-from")
 
 LOCAL_COMMANDS = ("journal", "guide", "emulator", "external", "bench compare", "bench --save")
 """Commands that do not use the server of the global options."""
@@ -67,7 +71,7 @@ def instruct_repetition(purpose: str, words: Sequence[str], *extra: str) -> str:
     """Return how to run a command line again, or what has to be done before."""
     command = format_command_line(words, *extra)
     notes = f"Run this command to {purpose}"
-    if ("--files-from", "-") in itertools.pairwise(words) or "--files-from=-" in words:
+    if any((name, "-") in itertools.pairwise(words) or f"{name}=-" in words for name in _LISTS):
         notes = f"Standard input was read. Pipe the list again into this command to {purpose}"
     if has_secrets(words):
         notes += ", with your own value for …"
@@ -104,7 +108,7 @@ def complete_hint(hint: str, arguments: Sequence[str], profile: str | None, data
 
 def has_secrets(words: Sequence[str]) -> bool:
     """Return whether a printed command line lacks secrets that were typed."""
-    return any(word.partition("=")[0] in _SECRET for word in words)
+    return any(word.partition("=")[0] in _SECRET or _USER.match(word) for word in words)
 
 
 def _connection_options(arguments: Sequence[str]) -> list[str]:
@@ -131,6 +135,6 @@ def _quote_words(words: Sequence[str]) -> list[str]:
         elif equals and option in _SECRET:
             parts.append(f"{option}=…")
         else:
-            parts.append(quote_word(word))
+            parts.append(quote_word(_USER.sub(r"\1…@", word)))
         secret = not secret and word in _SECRET
     return parts

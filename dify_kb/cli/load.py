@@ -22,12 +22,14 @@ def load(
     context: typer.Context,
     dataset: option_types.DatasetOption,
     paths: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             metavar="PATH",
-            help="Folders and files to load.",
+            help="Folders and files to load, archives (.zip, .tar, .tar.gz, …), or URLs of git"
+            " repositories (git+https://host/repository.git@branch#folder) and buckets (s3://, gs://,"
+            " az://).",
             show_default=False,
-            parser=option_types.parse_path,
+            parser=option_types.parse_source,
         ),
     ] = None,
     create: Annotated[
@@ -76,6 +78,13 @@ def load(
             "--null", "-0", help="The paths of --files-from are separated by NUL (find -print0)."
         ),
     ] = False,
+    urls_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|-",
+            help="Load the URLs listed in FILE, one per line, optionally as KEY<tab>URL.",
+        ),
+    ] = None,
     metadata: option_types.MetadataOption = None,
     on_existing: Annotated[
         OnExisting,
@@ -295,6 +304,7 @@ def load(
         create=create,
         paths=paths or (),
         list_file=files_from,
+        url_list=urls_from,
         null=null,
         rules=rules,
         dry_run=dry_run,

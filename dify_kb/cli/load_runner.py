@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -21,9 +22,19 @@ from dify_kb import (
     Outcome,
     Progress,
     StopReason,
+    UrlList,
 )
 from dify_kb.errors import ConfigError, KnowledgeError
-from dify_kb.ingest import LoadEvent, NamedSource, OnLoadEvent, ScanRules, Source, resolve_roots
+from dify_kb.ingest import (
+    FileSource,
+    LoadEvent,
+    NamedSource,
+    OnLoadEvent,
+    ScanRules,
+    Source,
+    open_file_sources,
+    resolve_roots,
+)
 from dify_kb.ingest.progress import ProgressState
 from dify_kb.ingest.progress_display import ProgressDisplay, progress_display, show_nothing
 
@@ -55,8 +66,9 @@ class LoadRunner:
     dataset: str
     technique: Technique | None
     create: bool
-    paths: Sequence[Path]
+    paths: Sequence[str]
     list_file: str | None
+    url_list: str | None
     null: bool
     rules: ScanRules
     dry_run: bool
@@ -71,6 +83,7 @@ class LoadRunner:
     _display: ProgressDisplay = field(default=show_nothing, init=False)
     _log: LoadLog = field(init=False)
     _files_from: FilesFrom | None = field(default=None, init=False)
+    _sources: Sequence[FileSource] = field(default=(), init=False)
 
     def run(self, log: LoadLog) -> None:
         """Run the load and write its results to a log.
@@ -89,31 +102,63 @@ class LoadRunner:
 
     def _check(self) -> None:
         """Validate the source before a dataset is created for it."""
-        if self.list_file is None:
+        if self.url_list is not None:
+            if self.paths or self.list_file is not None:
+                raise ConfigError(
+                    "--urls-from accepts neither PATH nor --files-from.",
+                    hint="Load the files in a command of its own.",
+                )
+            self._sources = [self._open_url_list(self.url_list)]
+        elif self.list_file is None:
             if self.null:
                 raise ConfigError(
                     "--null requires --files-from.", hint="Pass --files-from, or remove --null."
                 )
             if not self.paths:
                 raise ConfigError("Missing argument PATH.", hint="Pass folders or files to load.")
-            resolve_roots(self.paths)
-            return
+            self._sources = open_file_sources(self.paths) or ()
+            if not self._sources:
+                resolve_roots(self.paths)
+        else:
+            self._files_from = self._open_list(self.list_file)
+
+    def _open_list(self, list_file: str) -> FilesFrom:
         if len(self.paths) > 1:
             raise ConfigError(
                 "--files-from accepts at most one PATH.",
                 hint="Pass only the folder of the listed files.",
             )
-        self._files_from = FilesFrom(
-            folder=self.paths[0] if self.paths else Path(),
-            source=self.list_file,
+        files = FilesFrom(
+            folder=Path(self.paths[0]) if self.paths else Path(),
+            source=list_file,
             null=self.null,
             on_refused=self._record_refused,
             is_cancelled=lambda: self._interrupt.exit_code is not None,
         )
-        self._files_from.check()
+        files.check()
+        return files
+
+    def _open_url_list(self, url_list: str) -> UrlList:
+        urls: str | list[str] = url_list
+        if url_list == "-":
+            with open(sys.stdin.fileno(), "rb", closefd=False) as stdin:
+                urls = stdin.read().decode("utf-8", "replace").splitlines()
+        name = "-" if url_list == "-" else None
+        return UrlList(urls, name=name, proxy=self.command.proxy, trust_env=self.command.trust_env)
 
     async def _load(self) -> int:
-        source: Source = self.paths
+        try:
+            for source in self._sources:
+                output.note(f"Reading {output.escape(source.identity)}.")
+                await anyio.to_thread.run_sync(source.prepare, abandon_on_cancel=True)
+            return await self._load_source()
+        finally:
+            with anyio.CancelScope(shield=True):
+                for source in self._sources:
+                    await anyio.to_thread.run_sync(source.close)
+
+    async def _load_source(self) -> int:
+        source: Source = self._sources or self.paths
         if self._files_from is not None:
             items = self._files_from.iter_items()
             first_item = await anyio.to_thread.run_sync(next, items, None)
@@ -131,8 +176,8 @@ class LoadRunner:
                     await dry_run.scan_source(source, self.rules, self._handle_event)
                 )
             completion.remember_datasets(self.command.address, [target.name])
-            if self.verifies and not self.command.quiet:
-                output.err.print(
+            if self.verifies:
+                output.note(
                     "Verification costs one request per file sent and one per 100 documents of the"
                     " dataset."
                 )
@@ -183,7 +228,8 @@ class LoadRunner:
             and report.stopped in {None, StopReason.NO_FILES}
             and self._files_from is None
         ):
-            places = ", ".join(output.escape(str(path)) for path in self.paths)
+            names = [source.identity for source in self._sources] or self.paths
+            places = ", ".join(map(output.escape, names))
             raise KnowledgeError(
                 f"No files to load in {places}.",
                 hint="Check PATH, --include and --exclude. Hidden files require an --include.",
@@ -193,11 +239,10 @@ class LoadRunner:
         return exit_codes.FILES_FAILED if first_item else report.exit_code
 
     def _print(self, report: LoadReport) -> None:
-        console = output.err if self.command.json else output.out
         if not self.command.quiet:
-            load_summary.print_summary(console, report)
-            if not self.dry_run:
-                load_summary.print_failures(console, report, self._refused)
+            load_summary.print_summary(output.err if self.command.json else output.out, report)
+        if not self.dry_run:
+            load_summary.print_failures(report, self._refused)
         load_summary.print_warnings(report)
         if line := load_summary.format_stop_reason(report):
             output.err.print(line)

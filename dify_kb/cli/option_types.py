@@ -81,6 +81,15 @@ def parse_path(text: str) -> Path:
     return Path(text)
 
 
+def parse_source(text: str) -> str:
+    """Parse a path or a URL to load.
+
+    Raises:
+        BadParameter: it is empty.
+    """
+    return text if "://" in text else str(parse_path(text))
+
+
 def parse_number(text: str) -> int | float | None:
     """Parse a number: `2024`, `2.5`; None if the text is not a number."""
     try:

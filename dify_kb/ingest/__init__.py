@@ -9,7 +9,7 @@ from .planning.file_plan import OnExisting
 from .progress import LoadEvent, OnLoadEvent, Progress
 from .report import ItemResult, LoadReport, Outcome, StopReason
 from .result_iterator import Results, iter_results
-from .sources.file_source import FileSource, OpenedEntry, SourceEntry
+from .sources.file_source import FileSource, OpenedEntry, SourceEntry, open_file_sources
 from .sources.items import Item, NamedSource, Source
 from .sources.scan import ScanRules
 from .sources.scan_roots import resolve_roots
@@ -41,6 +41,7 @@ __all__ = [
     "create_source_reader",
     "iter_results",
     "load",
+    "open_file_sources",
     "resolve_roots",
     "state_folder",
 ]

@@ -58,7 +58,7 @@ _MAGIC: Final = {
 
 
 @frozen(kw_only=True)
-class Member:
+class ArchiveMember:
     """A member of an archive; `refused` and `unreadable` are as in `SourceEntry`."""
 
     name: str
@@ -86,11 +86,11 @@ class Archive(abc.ABC):
         self.status = os.fstat(self.file.fileno())
 
     @abc.abstractmethod
-    def list_members(self) -> Iterator[Member]:
+    def list_members(self) -> Iterator[ArchiveMember]:
         """Yield the members that are not folders, in their order."""
 
     @abc.abstractmethod
-    def open(self, member: Member) -> IO[bytes]:
+    def open(self, member: ArchiveMember) -> IO[bytes]:
         """Open a member; in any thread."""
 
     def close(self) -> None:
@@ -121,13 +121,13 @@ class ZipArchive(Archive):
         super().__attrs_post_init__()
         self._zip = zipfile.ZipFile(self.file)
 
-    def list_members(self) -> Iterator[Member]:
+    def list_members(self) -> Iterator[ArchiveMember]:
         """Yield the members that are not folders, in their order."""
         for info in self._zip.infolist():
             name = _decode_zip_name(info)
             if name.endswith("/"):
                 continue
-            yield Member(
+            yield ArchiveMember(
                 name=name,
                 size=info.file_size,
                 token=f"{info.CRC:08x}.{info.file_size}",
@@ -137,7 +137,7 @@ class ZipArchive(Archive):
                 unreadable=_find_zip_problem(info),
             )
 
-    def open(self, member: Member) -> IO[bytes]:
+    def open(self, member: ArchiveMember) -> IO[bytes]:
         """Open a member; in any thread."""
         return self._zip.open(cast("zipfile.ZipInfo", member.place))
 
@@ -153,7 +153,7 @@ class TarArchive(Archive):
 
     unpacked: BinaryIO
 
-    def list_members(self) -> Iterator[Member]:
+    def list_members(self) -> Iterator[ArchiveMember]:
         """Yield the members that are not folders, in their order."""
         token = settled_token(self.status, self.opened_at)
         headers = cast("IO[bytes]", _HeaderReader(self.unpacked))
@@ -162,7 +162,7 @@ class TarArchive(Archive):
                 tar.members = []  # type: ignore[attr-defined] # or they would all stay in memory
                 if info.isdir():
                     continue
-                yield Member(
+                yield ArchiveMember(
                     name=info.name,
                     size=info.size,
                     token=token and f"{token}.{info.offset}",
@@ -173,7 +173,7 @@ class TarArchive(Archive):
                 )
             self._require_end(tar.offset)
 
-    def open(self, member: Member) -> IO[bytes]:
+    def open(self, member: ArchiveMember) -> IO[bytes]:
         """Open a member; in any thread."""
         return cast("IO[bytes]", FilePart(self.unpacked, cast("int", member.place), member.size))
 

@@ -18,7 +18,7 @@ from attrs import define, evolve
 
 from dify_kb.errors import KnowledgeError, SourceError
 
-from .archive_formats import Archive, Member, open_archive, require_size
+from .archive_formats import Archive, ArchiveMember, open_archive, require_size
 from .document_names import PathNormalizer
 from .file_source import FileSource, OpenedEntry, SourceEntry
 
@@ -65,7 +65,7 @@ class ArchiveSource(FileSource):
         self._max_unpacked = max_unpacked
         self._lock = threading.Lock()
         self._archive: Archive | None = None
-        self._members: dict[str, Member] = {}
+        self._members: dict[str, ArchiveMember] = {}
         self._is_closing = False
 
     @property
@@ -172,9 +172,9 @@ class _MemberStream:
         self._stream.close()
 
 
-def _list_members(archive: Archive) -> dict[str, Member]:
+def _list_members(archive: Archive) -> dict[str, ArchiveMember]:
     """Return the members by key: the last one of each name, in the order of the archive."""
-    members: dict[str, Member] = {}
+    members: dict[str, ArchiveMember] = {}
     size = 0
     for member in archive.list_members():
         key, problem = _check_name(member.name)
