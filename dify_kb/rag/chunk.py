@@ -44,7 +44,7 @@ def build_leading_symbols(*, added: str = "", kept: str = "") -> str:
 
 @frozen(kw_only=True)
 class SplitterVersion:
-    """What differs between the splitters of server versions; the default is 1.14.2 (measured)."""
+    """Differences between the splitters of server versions; the default is 1.14.2 (measured)."""
 
     leading_symbols: str = build_leading_symbols(kept="\u2026\u3010\u3011")
     """Characters that are stripped from the start of a chunk, unless it starts with a link."""

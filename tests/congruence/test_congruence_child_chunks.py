@@ -106,7 +106,7 @@ async def test_child_chunk_is_deleted(client: AsyncClient, dataset: Dataset) -> 
         with pytest.raises(NotFoundError, match=HELP):
             await client.child_chunks.delete(*where, made.id)
         return
-    if is_older_than(client, "1.16") and not await list_embedding_models(client):
+    if is_older_than(client, "1.13") and not await list_embedding_models(client):
         with pytest.raises(BadRequestError, match="Default model not found"):
             await client.child_chunks.delete(*where, made.id)
         return

@@ -541,12 +541,12 @@ async def test_stored_file_details(client: AsyncClient, dataset: Dataset) -> Non
 
 
 async def test_stored_file_download_url(client: AsyncClient, dataset: Dataset) -> None:
-    """The endpoint exists since 1.16 (server source)."""
+    """The endpoint exists since 1.13.1 (measured)."""
     created = await client.documents.create_by_file(dataset, b"the wombat digs", name="a.txt")
     await wait_until_indexed(client, dataset, created)
 
-    if is_older_than(client, "1.16"):
-        with pytest.raises(NotFoundError, match=r"added in 1\.16"):
+    if is_older_than(client, "1.13.1"):
+        with pytest.raises(NotFoundError, match=r"added in 1\.13\.1"):
             await client.documents.download_url(dataset, created.document.id)
         return
     assert await client.documents.download_url(dataset, created.document.id)
@@ -555,7 +555,7 @@ async def test_stored_file_download_url(client: AsyncClient, dataset: Dataset) -
 
 
 async def test_stored_files_as_a_zip(client: AsyncClient, dataset: Dataset) -> None:
-    """The endpoint exists since 1.16 (server source)."""
+    """The endpoint exists since 1.13.1 (measured)."""
     files = {"a.txt": b"the wombat digs", "知识.md": b"the quokka smiles"}
     created = [
         await client.documents.create_by_file(dataset, content, name=name)
@@ -563,8 +563,8 @@ async def test_stored_files_as_a_zip(client: AsyncClient, dataset: Dataset) -> N
     ]
     ids = [row.id for row in await wait_until_indexed(client, dataset, *created)]
 
-    if is_older_than(client, "1.16"):
-        with pytest.raises(NotFoundError, match=r"added in 1\.16"):
+    if is_older_than(client, "1.13.1"):
+        with pytest.raises(NotFoundError, match=r"added in 1\.13\.1"):
             await client.documents.download_zip(dataset, ids)
         return
     with zipfile.ZipFile(io.BytesIO(await client.documents.download_zip(dataset, ids))) as packed:
