@@ -230,7 +230,7 @@ class Documents(DocumentStateMethods):
     ) -> CreatedDocument:
         """Replace the file of a document, which is then indexed again under the same batch.
 
-        Costs one request: PATCH since 1.16, POST before. Edits of its chunks are lost. Warns on
+        Costs one request: PATCH since 1.14.2, POST before. Edits of its chunks are lost. Warns on
         1.12.0 and 1.12.1, whose worker would hang forever.
 
         Args:
