@@ -19,7 +19,8 @@ class AttemptEvent:
     `status` is None without a response; `retry_in` is None after the last attempt. `seconds` is
     the duration of the attempt, `server_seconds` the part of it from the last byte sent to the
     response headers (None: no response). `failure_kind` is None for a success, and for an error
-    that concerns only this request. `retry_after` is the delay that the server requested.
+    that concerns only this request. `retry_after` is the delay that the server requested. `date` is
+    the response's `Date` header: the time of the server, in whole seconds.
     """
 
     endpoint: str
@@ -31,6 +32,7 @@ class AttemptEvent:
     server_seconds: float | None = None
     failure_kind: FailureKind | None = None
     retry_after: float | None = None
+    date: str | None = None
 
 
 OnAttempt = Callable[[AttemptEvent], None]

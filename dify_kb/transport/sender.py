@@ -248,5 +248,6 @@ class Sender:
                 server_seconds=None if response is None else response.server_seconds,
                 failure_kind=None if error is None else retry.classify_failure(error),
                 retry_after=error.retry_after if isinstance(error, ApiError) else None,
+                date=None if response is None else response.headers.get("date"),
             )
         )

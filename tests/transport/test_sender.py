@@ -26,6 +26,7 @@ KEY = "dataset-Secret123"
 D1 = "11111111-1111-4111-8111-111111111111"
 D2 = "22222222-2222-4222-8222-222222222222"
 LIST = f"{BASE}/datasets?page=1&limit=20"
+FIRST = f"{BASE}/datasets?page=1&limit=1"
 CREATE = f"{BASE}/datasets"
 BY_FILE = f"{BASE}/datasets/{D1}/document/create-by-file"
 BY_TEXT = f"{BASE}/datasets/{D1}/document/create-by-text"
@@ -760,13 +761,37 @@ async def test_the_version_of_the_server_is_remembered(server: FakeServer) -> No
 
 
 async def test_ping_reads_the_version_from_an_error_response(server: FakeServer) -> None:
-    """1.12.1 lacks the route, but the 404 has the version."""
+    """1.12.1 lacks the route, but the 404 has the version; the key does not matter."""
     server.get(f"{BASE}/", status=404, headers={"X-Version": "1.12.1"}, body=HTML_TEMPLATE)
+    server.get(FIRST, status=401, payload={"code": "unauthorized", "message": "", "status": 401})
 
     async with client() as kb:
         info = await kb.ping()
 
     assert info.server_version == "1.12.1"
+
+
+async def test_ping_refuses_a_wrong_path_of_a_dify_server(server: FakeServer) -> None:
+    """The console's 404 has the version too, but there is no Knowledge API."""
+    for url in (f"{BASE}/", FIRST):
+        server.get(url, status=404, headers={"X-Version": "1.14.2"}, body=HTML_TEMPLATE)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.NotFoundError) as raised:
+            await kb.ping()
+
+    assert "Check the base URL" in raised.value.hint
+
+
+async def test_attempt_events_have_the_time_of_the_server(server: FakeServer) -> None:
+    date = "Sat, 21 Nov 2026 08:15:30 GMT"
+    server.get(LIST, payload=EMPTY_PAGE, headers={"Date": date})
+    events: list[dify_kb.AttemptEvent] = []
+
+    async with client(on_event=events.append) as kb:
+        await kb.datasets.list()
+
+    assert [event.date for event in events] == [date]
 
 
 # --- sessions
