@@ -101,18 +101,14 @@ class ClientMethods:
         try:
             return await self._sender(catalog.GET_SERVER_INFO.call())
         except NotFoundError as error:
-            # A wrong path of a Dify server, such as its console's, has the version too.
-            if not await self._has_datasets():
-                raise
-            return ServerInfo(server_version=error.server_version)
-
-    async def _has_datasets(self) -> bool:
-        """Return whether the server has the list of datasets, also if it rejects the key."""
+            version = error.server_version
+        # A wrong path of a Dify server, such as its console's, has the version too.
         try:
             await self.datasets.list(limit=1)
         except ApiError as error:
-            return bool(error.code)  # of Dify, not of a proxy
-        return True
+            if not error.code:  # an answer of a proxy or another application
+                raise
+        return ServerInfo(server_version=version)
 
     async def load(
         self,

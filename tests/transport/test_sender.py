@@ -780,7 +780,7 @@ async def test_ping_refuses_a_wrong_path_of_a_dify_server(server: FakeServer) ->
         with pytest.raises(dify_kb.NotFoundError) as raised:
             await kb.ping()
 
-    assert "Check the base URL" in raised.value.hint
+    assert raised.value.hint.startswith("Check the base URL and the server")
 
 
 async def test_attempt_events_have_the_time_of_the_server(server: FakeServer) -> None:
