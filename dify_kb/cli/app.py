@@ -19,7 +19,7 @@ from dify_kb.errors import ConfigError, KnowledgeError
 
 from . import completion, exit_codes, option_types
 from .command_line import PROGRAM_OPTIONS, hoist_program_options
-from .output_streams import guard_output
+from .output_streams import guard_output, set_quiet
 from .run_command import CommandContext, Invocation
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "documents": CommandEntry("documents", "Manage the documents of a dataset."),
     "child-chunks": CommandEntry("child_chunks", "Manage the child chunks of a chunk."),
     "external": CommandEntry("external", "Serve or check an external knowledge base."),
-    "journal": CommandEntry("journal", "Show and export the journals of loads."),
+    "journal": CommandEntry("journal", "Show, export and delete the journals of loads."),
     "metadata": CommandEntry("metadata", "Manage metadata fields and their values."),
     "models": CommandEntry("models", "List the models of the workspace."),
     "segments": CommandEntry("segments", "Manage the chunks of a document."),
@@ -141,7 +141,7 @@ def _set_global_options(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON Lines instead of text.")] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print neither progress nor summary.")
+        bool, typer.Option("--quiet", "-q", help="Print only results and failures.")
     ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print each retry and each skipped file.")
@@ -171,6 +171,7 @@ def _set_global_options(
         verbose=verbose,
         invocation=context.obj,
     )
+    set_quiet(quiet=quiet)
     if profile:
         context.obj.select_profile(profile)
 

@@ -24,7 +24,7 @@ from dify_kb.errors import (
 from . import output
 from .exit_codes import ARCHIVED_DOCUMENT_CODE, GENERAL_ERROR, exit_code_for
 from .name_lookup import ResourceRef
-from .output_streams import continue_if_unwritable
+from .output_streams import continue_if_unwritable, is_quiet
 
 SOME_FAILED = 3
 """The exit code if some resources were changed and some were not."""
@@ -54,12 +54,17 @@ class ChangeReporter:
     def report_changed(self, thing: ResourceRef) -> None:
         """Print that a resource was changed."""
         self.changed_count += 1
-        self._write(self.past_tense, f"{self.past_tense.capitalize()} {thing}.", thing)
+        if self.json or not is_quiet():
+            self._write(self.past_tense, f"{self.past_tense.capitalize()} {thing}.", thing)
 
     def report_refused(self, thing: ResourceRef, error: KnowledgeError) -> None:
-        """Print why a resource was not changed."""
+        """Print why a resource was not changed: without --json on stderr, also with --quiet."""
         self.failed_count += 1
-        self._write("failed", f"failed  {thing}: {error.summary}", thing, error=error.summary)
+        text = f"failed  {thing}: {error.summary}"
+        if self.json:
+            self._write("failed", text, thing, error=error.summary)
+        else:
+            output.err.print(output.escape(text))
 
     def report_dry_run(self, things: Sequence[ResourceRef]) -> int:
         """Print what would be changed, and return the exit code."""
@@ -67,16 +72,14 @@ class ChangeReporter:
             self._write(
                 f"would be {self.past_tense}", f"Would be {self.past_tense}: {thing}", thing
             )
-        output.err.print(f"{format_count(len(things), self.noun)} would be {self.past_tense}.")
+        output.note(f"{format_count(len(things), self.noun)} would be {self.past_tense}.")
         return 0
 
     def finish(self) -> int:
         """Print the counts, and return the exit code."""
         if self.changed_count + self.failed_count != 1:
             failed = f", {self.failed_count:,} failed" if self.failed_count else ""
-            output.err.print(
-                f"{format_count(self.changed_count, self.noun)} {self.past_tense}{failed}."
-            )
+            output.note(f"{format_count(self.changed_count, self.noun)} {self.past_tense}{failed}.")
         return SOME_FAILED if self.failed_count else 0
 
     def _write(self, kind: str, text: str, thing: ResourceRef, **more: object) -> None:

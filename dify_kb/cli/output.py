@@ -22,6 +22,7 @@ from rich.text import Text
 
 from dify_kb.errors import KnowledgeError, escape_text
 
+from .output_streams import is_quiet
 from .table_layout import NAME_COLUMNS, TEXT_COLUMNS, TableFormat
 
 T = TypeVar("T")
@@ -34,9 +35,6 @@ MAX_LISTED_FAILURES = 20
 
 out = Console(soft_wrap=True, highlight=False, markup=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-
-notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-"""Standard error for what --quiet suppresses: counts, hints and progress, but not failures."""
 
 
 def escape(text: str) -> str:
@@ -64,6 +62,12 @@ def write_line(text: str) -> None:
     """Print one line."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Print a count, a hint or an announcement on stderr, unless --quiet was given."""
+    if not is_quiet():
+        err.print(text)
 
 
 def shorten(text: str) -> str:

@@ -7,6 +7,7 @@ the terminal is gone or the disk is full, is discarded; the exit code then says 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -35,6 +36,9 @@ class GuardedStream:
 
     is_optional: bool = False
     """Whether the command has done its work, or goes on with it without output."""
+
+    is_quiet: bool = False
+    """Whether --quiet was given; of standard error."""
 
     def write(self, text: str) -> int:
         """Write a text, unless an earlier write failed."""
@@ -84,32 +88,40 @@ def continue_if_unwritable() -> None:
         sys.stdout.is_optional = True
 
 
+def set_quiet(*, quiet: bool) -> None:
+    """Suppress progress, counts and hints until the program ends; failures are printed."""
+    if isinstance(sys.stderr, GuardedStream):
+        sys.stderr.is_quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Return whether --quiet was given."""
+    return isinstance(sys.stderr, GuardedStream) and sys.stderr.is_quiet
+
+
 @contextmanager
 def guard_output() -> Iterator[GuardedStream]:
-    """Guard standard output and error until the block ends; return the former."""
+    """Guard standard output and error until the block ends; return the former.
+
+    Output to a closed stream goes to the null device.
+    """
     _open_standard_descriptors()
     streams = sys.stdout, sys.stderr
-    out, err = (GuardedStream(_escaping(stream)) for stream in streams)
-    sys.stdout, sys.stderr = out, err
-    try:
-        yield out
-    finally:
-        out.flush()
-        if out.error is not None and out.error.errno not in _READER_IS_GONE:
-            reason = out.error.strerror or out.error
-            err.write(f"error: Cannot write to standard output: {reason}.\n")
-        err.flush()
-        sys.stdout, sys.stderr = streams
-
-
-def _escaping(stream: TextIO | None) -> TextIO:
-    """Return the stream, escaping what its encoding lacks; a null stream for a closed one."""
-    if stream is None:
-        stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 -- until the process ends
-    reconfigure = getattr(stream, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="backslashreplace")
-    return stream
+    with open(os.devnull, "w", encoding="utf-8") as null:  # noqa: PTH123 -- a device
+        out, err = (GuardedStream(stream or null) for stream in streams)
+        for stream in (out, err):
+            if isinstance(stream.target, io.TextIOWrapper):
+                stream.target.reconfigure(errors="backslashreplace")
+        sys.stdout, sys.stderr = out, err
+        try:
+            yield out
+        finally:
+            out.flush()
+            if out.error is not None and out.error.errno not in _READER_IS_GONE:
+                reason = out.error.strerror or out.error
+                err.write(f"error: Cannot write to standard output: {reason}.\n")
+            err.flush()
+            sys.stdout, sys.stderr = streams
 
 
 def _open_standard_descriptors() -> None:

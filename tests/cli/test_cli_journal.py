@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import fcntl
+import re
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -59,8 +62,8 @@ def test_one_journal_is_shown_with_its_runs_and_failures(
 
     assert code == 0
     shown = out.splitlines()
-    assert shown[4] == f"  journal  {journal}"
-    header, latest, first = (line.split() for line in shown[6:9])
+    assert shown[5] == f"  journal  {journal}"
+    header, latest, first = (line.split() for line in shown[7:10])
     assert header == [
         "run",
         "started",
@@ -111,9 +114,9 @@ def test_every_state_is_counted_and_can_be_listed(
 def test_long_failure_lists_are_shortened_without_failures_option(cli: Cli, folder: Path) -> None:
     for number in range(25):
         (folder / f"{number:02}.md").write_text("x" * (2**20 + 1))
-    _, out, _ = cli("load", str(folder), "--max-file-size", "1", "--create", "--dataset", "d")
-    assert out.count("too large") == 20
-    assert "… and 5 more; `dify-kb journal show --failures " in out
+    _, _, err = cli("load", str(folder), "--max-file-size", "1", "--create", "--dataset", "d")
+    assert err.count("too large") == 20
+    assert "… and 5 more; `dify-kb journal show --failures " in err
     (journal,) = read_journal.list_journals(state_folder())
 
     _, out, _ = cli("journal", "show", journal.stem)
@@ -214,3 +217,107 @@ def test_no_journals_exits_0(cli: Cli) -> None:
 
     assert (code, out) == (0, "")
     assert "No journals in" in err
+
+
+@pytest.mark.parametrize("how", ["folder", "relative", "base name", "dataset", "dataset id", "-d"])
+def test_a_journal_is_found_by_its_folder_or_dataset(
+    cli: Cli,
+    journal: Path,
+    docs: Path,
+    emulator: Emulator,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cli("load", str(docs / "sub"), "--dataset", "other", "--create")
+    monkeypatch.chdir(docs.parent if how == "relative" else "/")
+    overview = read_journal.read_overview(journal)
+    name = {
+        "folder": [f"{docs}/"],
+        "relative": ["./docs"],
+        "base name": ["docs"],
+        "dataset": ["d"],
+        "dataset id": [overview.dataset],
+        "-d": ["-d", "d"],
+    }[how]
+
+    code, out, _ = cli("journal", "show", *name)
+
+    assert code == 0
+    assert out.startswith(f"{journal.stem}  last run ")
+    assert f"  dataset  d ({overview.dataset}) at {emulator.url}\n" in out
+    assert re.search(r"\(\d s ago\): finished\n", out)
+    assert re.search(r"\n  size     [\d.]+ KiB\n", out)
+
+
+def test_several_journals_of_a_dataset_are_listed(cli: Cli, journal: Path, docs: Path) -> None:
+    cli("load", str(docs / "sub"), "--dataset", "d")
+
+    code, out, _ = cli("journal", "show", "--dataset", "d")
+    assert (code, out.count("last run")) == (0, 2)
+    code, _, err = cli("journal", "export", "d")
+    assert code == 1
+    assert parse_error(err)[0] == "2 journals match 'd'."
+    assert journal.stem in parse_error(err)[1]
+    assert cli("journal", "export", str(docs / "sub"))[0] == 0
+    assert cli("journal", "export", "missing")[0] == 1
+    assert cli("journal", "show", "--state", "failed")[0] == 2
+
+
+def age(path: Path, days: float) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "UPDATE run SET started = started - ?, ended = ended - ?", [days * 86400] * 2
+        )
+    connection.close()
+
+
+def test_prune_deletes_old_journals_and_those_of_folders_that_are_gone(
+    cli: Cli, tmp_path: Path
+) -> None:
+    def load(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.md").write_text("text")
+        assert cli("load", str(tmp_path / name), "--dataset", name, "--create")[0] == 0
+        return read_journal.list_journals(state_folder())[0]
+
+    old, gone, new = map(load, ("old", "gone", "new"))
+    age(old, 100)
+    shutil.rmtree(tmp_path / "gone")
+
+    assert cli("journal", "prune")[0] == 2
+    code, out, err = cli("journal", "prune", "--older-than", "90d", "--dry-run")
+    assert (code, err) == (0, "1 journal would be deleted.\n")
+    assert out == f"Would be deleted: {tmp_path / 'old'} in old ({old.stem})\n"
+    assert old.exists()
+    assert cli("journal", "prune", "--older-than", "90d")[0] == 2, "not in a pipe without --yes"
+    code, out, _ = cli("--json", "journal", "prune", "--gone", "--yes")
+    assert [(line["type"], line["id"]) for line in parse_json_lines(out)] == [
+        ("deleted", gone.stem)
+    ]
+    assert cli("journal", "prune", "--older-than", "90d", "--yes")[0] == 0
+    assert read_journal.list_journals(state_folder()) == [new]
+    assert not [
+        path
+        for path in state_folder().iterdir()
+        if old.stem in path.name and "lock" not in path.name
+    ]
+    assert cli("journal", "prune", "--dataset", "new", "--yes")[0] == 0
+    assert read_journal.list_journals(state_folder()) == []
+
+
+def test_prune_keeps_unfinished_and_locked_journals(cli: Cli, journal: Path, docs: Path) -> None:
+    with sqlite3.connect(journal) as connection:
+        connection.execute("UPDATE item SET state = 'sending' WHERE key = 'reset.md'")
+    connection.close()
+
+    code, out, err = cli("journal", "prune", "docs", "--yes")
+    assert (code, out) == (0, "")
+    assert f"kept  {docs} in d ({journal.stem}): unfinished; pass --unfinished\n" in err
+    with Path(f"{journal}-lock").open("r+", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, _, err = cli("journal", "prune", "docs", "--unfinished", "--yes")
+        assert code == 8
+        assert "in use" in err
+        assert journal.exists()
+    assert cli("journal", "prune", "docs", "--unfinished", "--yes")[0] == 0
+    assert not journal.exists()
