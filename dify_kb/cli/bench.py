@@ -113,7 +113,7 @@ def measure(
         async with command.create_client(
             on_event=tally.record, concurrency=plan.estimate_load().at_once
         ) as client:
-            output.err.print(report_output.describe_measurement(client.base_url, plan))
+            output.note(report_output.describe_measurement(client.base_url, plan))
             with report_output.show_progress(
                 quiet=command.quiet, plain=command.verbose
             ) as on_progress:
@@ -193,7 +193,7 @@ def clean(
             for row in await temporary_dataset.find_leftover_datasets(client)
         ]
         if not leftovers:
-            output.err.print("No datasets of killed runs found.")
+            output.note("No datasets of killed runs found.")
             return 0
         subject = bulk.format_count(len(leftovers), "benchmark dataset")
         await bulk.confirm_deletion(subject, [str(thing) for thing in leftovers], yes=yes)
@@ -242,7 +242,7 @@ def write_corpus(
         raise ConfigError(
             f"Cannot write to {folder}: {error.strerror}.", hint="Pass a new folder."
         ) from error
-    output.err.print(
+    output.note(
         f"Wrote {len(samples):,} documents and {len(lines):,} queries. To evaluate retrieval:\n"
         f"  {format_command_line(('eval', str(queries), '--corpus', str(folder / 'documents')))}"
     )

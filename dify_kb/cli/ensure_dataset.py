@@ -38,7 +38,7 @@ async def ensure_dataset(
     if existing := await _find_by_name(client, name):
         return _select_oldest(existing)
     if dry_run:
-        output.err.print(f"The dataset {output.escape(name)} would be created.")
+        output.note(f"The dataset {output.escape(name)} would be created.")
         return None
     created = await _create_dataset(client, name, technique)
     same_name = await _find_by_name(client, name)
@@ -62,11 +62,11 @@ async def _create_dataset(client: AsyncClient, name: str, technique: Technique |
         matches = await _find_by_name(client, name)
         if not matches:
             raise
-        output.err.print(
+        output.note(
             f"Using the existing dataset {output.escape(name)}: another process created it."
         )
         return min(matches, key=_creation_key)
-    output.err.print(f"Created the dataset {label}.")
+    output.note(f"Created the dataset {label}.")
     return created
 
 

@@ -114,7 +114,7 @@ def evaluate(
 
     async def main() -> int:
         async with command.create_client(on_event=tally.record) as client:
-            output.err.print(_describe_evaluation(client.base_url, inputs, chunkings, ks))
+            output.note(_describe_evaluation(client.base_url, inputs, chunkings, ks))
             with report_output.show_progress(
                 quiet=command.quiet, plain=command.verbose
             ) as on_progress:

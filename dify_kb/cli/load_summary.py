@@ -68,7 +68,7 @@ def print_summary(console: Console, report: LoadReport) -> None:
     )
 
 
-def print_failures(console: Console, report: LoadReport, refused: Sequence[ItemResult]) -> None:
+def print_failures(report: LoadReport, refused: Sequence[ItemResult]) -> None:
     """Print the first files that failed, stalled or are unknown; pending ones are only counted.
 
     `refused` are failures that are not in the report's journal.
@@ -79,14 +79,14 @@ def print_failures(console: Console, report: LoadReport, refused: Sequence[ItemR
     results = itertools.chain(refused, report.failures())
     shown_results = (result for result in results if result.outcome is not Outcome.PENDING)
     for result in itertools.islice(shown_results, min(failure_count, MAX_LISTED_FAILURES)):
-        console.print(format_result(result))
+        output.err.print(format_result(result))
     if failure_count > MAX_LISTED_FAILURES:
         whole = (
             f"`dify-kb journal show --failures {quote_word(str(report.journal))}`"
             if report.journal
             else ""
         )
-        console.print(
+        output.err.print(
             f"  … and {failure_count - MAX_LISTED_FAILURES:,} more; {whole or '--json'} lists all."
         )
 

@@ -82,7 +82,7 @@ def list_(
         )
         if not is_json_output(context):
             state = "enabled" if response.built_in_field_enabled else "disabled"
-            output.err.print(f"Built-in fields are {state}.")
+            output.note(f"Built-in fields are {state}.")
 
     run_with_client(context, main)
 

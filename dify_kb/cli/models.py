@@ -8,14 +8,14 @@ from attrs import evolve, frozen
 
 import dify_kb
 from dify_kb.errors import KnowledgeError
+from dify_kb.models.workspace import ModelProvider, ModelType, ProviderModel
 
 from . import name_lookup, option_types, output
 from .list_options import LimitOption, RowOrder, SortOption
 from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
-    from dify_kb import AsyncClient, ModelProvider
-    from dify_kb.models import ModelType, ProviderModel
+    from dify_kb import AsyncClient
 
 models = typer.Typer(
     help="List the models of the workspace.", no_args_is_help=True, rich_markup_mode=None

@@ -109,7 +109,7 @@ def save_file(file: Path | None, text: str) -> None:
     """Write a report file and print its path; without a path, do nothing."""
     if file is not None:
         file.write_text(text, encoding="utf-8")
-        output.err.print(f"Wrote {output.escape(str(file))}.")
+        output.note(f"Wrote {output.escape(str(file))}.")
 
 
 def describe_measurement(url: str, plan: BenchmarkPlan) -> str:
@@ -144,7 +144,7 @@ def print_instance_report(report: InstanceReport) -> None:
     if report.troubles:
         print_report_table("Errors", render_instance_report.error_table(report.troubles))
     for note in report.notes:
-        output.err.print(f"note: {output.escape(note)}")
+        output.note(f"note: {output.escape(note)}")
 
 
 def print_differences(
@@ -172,7 +172,7 @@ def print_differences(
         heading = "All values" if everything else "Changed values"
         print_report_table(heading, ReportTable(columns=columns, rows=rows))
     same = len(found) - len([row for row in found if row.verdict != "same"])
-    output.err.print(f"{same} of {len(found)} values unchanged.")
+    output.note(f"{same} of {len(found)} values unchanged.")
 
 
 def print_quality_report(report: QualityReport) -> None:
@@ -180,4 +180,4 @@ def print_quality_report(report: QualityReport) -> None:
     print_facts(quality_facts(report))
     print_report_table("Configurations, best nDCG first", quality_table(report))
     for note in report.notes:
-        output.err.print(f"note: {output.escape(note)}")
+        output.note(f"note: {output.escape(note)}")

@@ -20,6 +20,9 @@ MAX_PASSAGE = 400
 MAX_WIDTH = 96
 """The width of printed passages, in characters."""
 
+MIN_NAME = 16
+"""The width of a document's name on a narrow terminal."""
+
 INDENT = " " * 3
 
 Method = Literal["semantic", "full_text", "hybrid", "keyword"]
@@ -71,9 +74,9 @@ def search(
             else:
                 _print_record(rank, record)
         if not response.records:
-            output.err.print("No passages found.")
+            output.note("No passages found.")
         elif all(record.score == 0 for record in response.records):
-            output.err.print(
+            output.note(
                 "The server sent no scores: passages are sorted by the number of words that they"
                 " share with the query."
             )
@@ -86,10 +89,14 @@ def _print_record(rank: int, record: Record) -> None:
     segment = record.segment
     position = f"chunk {segment.position}" if segment.position is not None else "chunk"
     score = f", score {record.score:.3f}" if record.score else ""
-    title = Text(f"{rank}. {output.escape(segment.document.name)}", style="bold")
-    output.out.print(title.append(f"  ({position}{score})", style="dim"))
+    layout = output.table_format()
+    start, end = f"{rank}. ", f"  ({position}{score})"
+    name = output.escape(segment.document.name)
+    if layout.width is not None:
+        name = layout.shorten(name, max(layout.width - len(start + end), MIN_NAME), middle=True)
+    output.out.print(Text(f"{start}{name}", style="bold").append(end, style="dim"))
     words = output.escape(" ".join(segment.content.split()))
-    passage = output.table_format().shorten(words, MAX_PASSAGE, middle=False)
+    passage = layout.shorten(words, MAX_PASSAGE, middle=False)
     width = min(output.out.width, MAX_WIDTH) - len(INDENT)
     lines = [f"{INDENT}{line}" for line in wrap_words(passage, width, breaks_wide=True)]
     output.out.print("\n".join([*lines, ""]))

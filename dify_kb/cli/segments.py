@@ -16,6 +16,7 @@ from . import bulk, name_lookup, option_types, output
 from .list_options import LimitOption, RowOrder, SortOption
 from .name_lookup import ResourceRef
 from .option_types import ContainsOption, DatasetOption, DocumentOption, YesOption
+from .output_streams import is_quiet
 from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
@@ -299,7 +300,8 @@ def _report_created(context: typer.Context, created: Sequence[Segment]) -> int:
     else:
         for row in failed:
             output.err.print(f"failed  {row.id}: {output.escape(row.error or 'no reason given')}")
-        output.out.print(f"Appended {bulk.format_count(len(created) - len(failed), 'chunk')}.")
+        if not is_quiet():
+            output.out.print(f"Appended {bulk.format_count(len(created) - len(failed), 'chunk')}.")
     return bulk.SOME_FAILED if failed else 0
 
 

@@ -92,7 +92,7 @@ def stats(
         if not is_json_output(context):
             _print_statistics(statistics)
         if chunks is None and not count:
-            output.err.print(
+            output.note(
                 f"Chunks were not counted: pass --chunks to count them with {total:,} requests."
             )
         return SOME_FAILED if reporter.failed_count else 0

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runner import Cli, parse_error, parse_json_lines
+from cli_runner import Cli, create_dataset_with_documents, parse_error, parse_json_lines
 
 from dify_kb.cli import app
 from dify_kb.cli.command_line import hoist_program_options
@@ -91,13 +91,43 @@ def test_failed_files_are_listed_and_exit_3(cli: Cli, docs: Path) -> None:
     (docs / "zip.txt").write_bytes(b"PK\x03\x04\x00\x01\xff\xfe\x00" * 50)
     (docs / "big.txt").write_text("x" * (2 * 2**20))
 
-    code, out, _ = cli("load", str(docs), "--dataset", "d", "--create", "--max-file-size", "1")
+    code, _, err = cli("load", str(docs), "--dataset", "d", "--create", "--max-file-size", "1")
 
     assert code == 3
-    assert "failed  big.txt: too large: 2.0 of 1 MiB" in out
-    assert "failed  blank.txt: " in out
-    assert "the document cannot be retrieved" in out
-    assert "failed  zip.txt: indexing failed" in out
+    assert "failed  big.txt: too large: 2.0 of 1 MiB" in err
+    assert "failed  blank.txt: " in err
+    assert "the document cannot be retrieved" in err
+    assert "failed  zip.txt: indexing failed" in err
+
+
+@pytest.mark.parametrize("options", [(), ("-q",), ("--json", "-q")])
+def test_failures_are_on_stderr_also_with_quiet(
+    cli: Cli, folder: Path, options: tuple[str, ...]
+) -> None:
+    """As of curl -sS and rsync -q: a script that discards the output still logs failures."""
+    (folder / "blank.txt").write_text("\n")
+    (folder / "good.txt").write_text("text")
+    assert cli("-q", "datasets", "create", "d", "--technique", "economy")[2] == ""
+
+    code, out, err = cli(*options, "load", str(folder), "--dataset", "d")
+
+    assert code == 3
+    assert "failed  blank.txt: " in err
+    assert "good.txt" not in err
+    assert (out == "") == (options == ("-q",))
+    assert ("next:" in err) == (options == ())
+
+
+def test_quiet_changes_print_only_failures(cli: Cli, emulator: Emulator) -> None:
+    create_dataset_with_documents(emulator, "a.txt", "b.txt", "c.txt")
+    cli("documents", "archive", "--dataset", "base", "b.txt")
+
+    code, out, err = cli("-q", "documents", "delete", "--dataset", "base", "--all", "--yes")
+
+    assert (code, out) == (3, "")
+    assert err.startswith("failed  b.txt")
+    assert err.count("\n") == 1
+    assert cli("-q", "documents", "unarchive", "--dataset", "base", "b.txt") == (0, "", "")
 
 
 def test_datasets_are_created_listed_shown_and_deleted(cli: Cli) -> None:
@@ -250,11 +280,11 @@ def test_control_characters_in_file_names_are_escaped(cli: Cli, folder: Path) ->
     (folder / "a\nb\x1b[31m.exe").write_text("x")
     Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.pdf")).write_text("x")
 
-    code, out, _ = cli("load", str(folder), "--dataset", "d", "--create")
+    code, _, err = cli("load", str(folder), "--dataset", "d", "--create")
 
     assert code == 3
-    assert "\x1b" not in out
-    assert "bad\\udcff.pdf" in out
+    assert "\x1b" not in err
+    assert "bad\\udcff.pdf" in err
     _, out, _ = cli("--json", "load", str(folder), "--dataset", "d")
     assert {item["key"] for item in parse_json_lines(out)[:-1]} == {
         "a\nb\x1b[31m.exe",

@@ -77,15 +77,15 @@ def test_lines_that_cannot_be_loaded_fail(cli: Cli, folder: Path, tmp_path: Path
     listing.write_text("a.md\n../secret.md\nlink.md\nmissing.md\nsub\n/etc/passwd\n")
 
     arguments = ["load", str(folder), "--dataset", "d", "--create", "--files-from", str(listing)]
-    code, out, _ = cli(*arguments)
+    code, out, err = cli(*arguments)
 
     assert code == 3
     assert "6 files found" in out
     assert "1 added, 5 failed" in out
-    assert "failed  ../secret.md: listed path is outside the folder" in out
-    assert "failed  link.md: listed path is outside the folder" in out
-    assert "failed  /etc/passwd: listed" in out
-    assert "failed  missing.md: unreadable: no such file or directory" in out
+    assert "failed  ../secret.md: listed path is outside the folder" in err
+    assert "failed  link.md: listed path is outside the folder" in err
+    assert "failed  /etc/passwd: listed" in err
+    assert "failed  missing.md: unreadable: no such file or directory" in err
     code, out, _ = cli("--json", *arguments)
     assert told(out)["../secret.md"] == "failed"
     assert parse_json_lines(out)[-1]["failed"] == 5

@@ -15,8 +15,10 @@ from dify_kb.cli import load_summary, output
 def printed(report: LoadReport) -> str:
     text = io.StringIO()
     console = Console(file=text, width=80, soft_wrap=True, highlight=False, markup=False)
-    load_summary.print_summary(console, report)
-    load_summary.print_failures(console, report, ())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "err", console)
+        load_summary.print_summary(console, report)
+        load_summary.print_failures(report, ())
     return text.getvalue()
 
 
