@@ -147,6 +147,7 @@ async def _load(
     if source.identity is not None:
         identity["source"] = source.identity
     async with _open_load_journal(server, identity, source, options) as journal:
+        journal.record_dataset_name(dataset.name)
         run = LoadRun(
             server=server,
             dataset=dataset,

@@ -141,6 +141,10 @@ class Journal:
         sql = "UPDATE run SET ended = ?, report = ? WHERE id = ?"
         self._database.add(sql, time.time(), report, self.run)
 
+    def record_dataset_name(self, name: str) -> None:
+        """Record the name of the dataset, by which `dify-kb journal` finds the journal."""
+        self._database.add("INSERT OR REPLACE INTO meta VALUES ('dataset_name', ?)", name)
+
     async def begin_run(self, identity: Mapping[str, str]) -> None:
         """Begin a run. A new journal stores `identity`.
 

@@ -11,10 +11,13 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakValueDictionary
 
 from dify_kb.errors import JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RUNNING_TIMEOUT: Final = 1.0
 """Seconds to wait for another load of this process. A load left by `break` ends after a few
@@ -70,6 +73,33 @@ def read_owner(journal: Path) -> tuple[int, str] | None:
         return None
 
 
+def journal_files(journal: Path) -> Sequence[Path]:
+    """Return the paths of a journal and of its write-ahead log, which may not exist."""
+    return [journal.with_name(f"{journal.name}{suffix}") for suffix in ("", "-wal", "-shm")]
+
+
+def delete_journal(journal: Path) -> None:
+    """Delete a journal that no load holds. Its lock file stays, as after each load. Blocking.
+
+    Raises:
+        JournalError: a load holds the journal, or it cannot be deleted.
+    """
+    try:
+        lock = _try_acquire(journal, _Deletion())
+        if lock is None:
+            raise _in_use_error(journal, _describe_owner(read_owner(journal)))
+        try:
+            for file in journal_files(journal):
+                file.unlink(missing_ok=True)
+        finally:
+            lock.release()
+    except OSError as error:
+        raise JournalError(
+            f"The journal {journal} cannot be deleted: {(error.strerror or str(error)).lower()}.",
+            hint="Check the permissions of its folder.",
+        ) from error
+
+
 def acquire_lock(journal: Path, holder: LockHolder) -> JournalLock:
     """Lock a journal for `holder`; wait for a load of this process that is ending. Blocking.
 
@@ -98,6 +128,15 @@ def acquire_lock(journal: Path, holder: LockHolder) -> JournalLock:
             raise _in_use_error(journal, "another load of this process")
         other.released.wait(_POLL_INTERVAL)
     return lock
+
+
+class _Deletion:
+    """The holder of a lock while its journal is deleted."""
+
+    is_ending = is_closed = is_loop_closed = False
+
+    def close(self) -> None:
+        """Do nothing: a deletion ends by itself."""
 
 
 class JournalLock:

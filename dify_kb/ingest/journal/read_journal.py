@@ -13,7 +13,7 @@ from attrs import frozen
 
 from . import journal_database
 from .journal_rows import JournalRow, JournalState, from_sqlite, parse_row
-from .lock import read_owner
+from .lock import journal_files, read_owner
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,6 +27,13 @@ _MAX_RUNS: Final = 10
 
 _SELECT_ROWS: Final = (
     "SELECT * FROM item WHERE key > ? AND (? IS NULL OR state = ?) ORDER BY key LIMIT ?"
+)
+
+_UNFINISHED: Final = (
+    JournalState.WAITING,
+    JournalState.SENDING,
+    JournalState.ACCEPTED,
+    JournalState.EMPTIED,
 )
 
 
@@ -46,15 +53,43 @@ class PastRun:
 
 @frozen(kw_only=True)
 class JournalOverview:
-    """The summary of a journal. `source` is None for items, `writer` the process that holds it."""
+    """The summary of a journal. `source` is None for items, `writer` the process that holds it.
+
+    `dataset` is the id of the dataset, `dataset_name` its name at the last run, None in journals of
+    earlier versions. `size` is in bytes.
+    """
 
     path: Path
+    size: int
     server: str
     dataset: str
+    dataset_name: str | None
     source: str | None
     states: Mapping[JournalState, int]
     runs: Sequence[PastRun]
     writer: int | None
+
+    @property
+    def roots(self) -> Sequence[str]:
+        """The paths and addresses of the source."""
+        return self.source.splitlines() if self.source else ()
+
+    @property
+    def used(self) -> float:
+        """The time of the last run, in seconds since the epoch."""
+        if self.last is None:
+            return self.path.stat().st_mtime
+        return self.last.ended or self.last.started
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last run ended, and the outcome of every file is known."""
+        report = self.last.report if self.last is not None else None
+        return (
+            report is not None
+            and not any(self.states[state] for state in _UNFINISHED)
+            and not any(report.get(name) for name in ("unknown", "pending"))
+        )
 
     @property
     def last(self) -> PastRun | None:
@@ -86,8 +121,10 @@ def read_overview(path: Path) -> JournalOverview:
         counts = {JournalState(state): count for state, count in counted}
         return JournalOverview(
             path=path,
+            size=sum(file.stat().st_size for file in journal_files(path) if file.is_file()),
             server=from_sqlite(meta.get("server", "")),
             dataset=from_sqlite(meta.get("dataset", "")),
+            dataset_name=from_sqlite(meta.get("dataset_name")),
             source=from_sqlite(meta.get("source")),
             states={state: counts.get(state, 0) for state in JournalState},
             runs=[_parse_run(row) for row in runs],
