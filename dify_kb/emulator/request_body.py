@@ -97,10 +97,13 @@ def _shrink_receive_buffer(request: web.Request) -> None:
 
 
 async def _read_form(request: web.Request, settings: Settings, body: bytes | None) -> FormData:
-    if request.content_type == "application/x-www-form-urlencoded":
+    # aiohttp parses the header as that of an e-mail, which takes longer than the rest of a form.
+    header = request.headers.get("Content-Type", "")
+    content_type = header.partition(";")[0].strip().lower()
+    if content_type == "application/x-www-form-urlencoded":
         return parse_urlencoded(await request.read() if body is None else body)
-    boundary = re.search(r'boundary="?([^";]+)', request.headers.get("Content-Type", ""))
-    if request.content_type != "multipart/form-data" or boundary is None:
+    boundary = re.search(r'boundary="?([^";]+)', header)
+    if content_type != "multipart/form-data" or boundary is None:
         return FormData()
     blocks = _iter_blocks(request, settings.max_body) if body is None else _iter_single_block(body)
     return await parse_multipart(blocks, boundary[1], settings.max_file_size)

@@ -219,7 +219,9 @@ def _drop_unsent_fields(value: object, never_sent: Collection[str]) -> object:
     if not isinstance(value, dict):
         return value
     return {
-        name: field if name in _OPAQUE_FIELDS else _drop_unsent_fields(field, never_sent)
+        name: _drop_unsent_fields(field, never_sent)
+        if isinstance(field, (dict, list)) and name not in _OPAQUE_FIELDS
+        else field
         for name, field in value.items()
         if name not in never_sent and (field is not None or name not in _OMITTED_IF_NULL)
     }
