@@ -47,7 +47,7 @@ def server() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(b"text" if is_found else b"")
 
-        def log_message(self, *arguments: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- as of the base class
             pass
 
     web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

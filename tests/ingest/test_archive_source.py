@@ -7,6 +7,7 @@ import lzma
 import os
 import sys
 import tarfile
+import tempfile
 import threading
 import warnings
 import zipfile
@@ -436,9 +437,7 @@ def test_full_disk_is_an_error_with_the_remedy(
 ) -> None:
     path = make(tmp_path / "a.tar.gz", {"a.md": b"text"})
     full = Path("/dev/full")
-    monkeypatch.setattr(
-        archive_formats.tempfile, "TemporaryFile", lambda **_: full.open("wb", buffering=0)
-    )
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full.open("wb", buffering=0))
 
     with pytest.raises(SourceError, match="no space left") as raised:
         ArchiveSource(path).prepare()

@@ -6,11 +6,14 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 from attrs import define
 from hypothesis import given
@@ -19,7 +22,7 @@ from load_examples import count_outcomes, create_dataset, list_document_names
 
 from dify_kb import AsyncClient, SourceEntry
 from dify_kb.errors import ConfigError, KnowledgeError, SourceError
-from dify_kb.ingest.sources import git_program, git_source
+from dify_kb.ingest.sources import git_program
 from dify_kb.ingest.sources.file_source import OpenedEntry, hide_user
 from dify_kb.ingest.sources.git_source import GitSource
 
@@ -326,7 +329,7 @@ def private_server() -> Iterator[tuple[str, list[str | None]]]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *arguments: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- as of the base class
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -384,6 +387,47 @@ def test_close_ends_a_download() -> None:
     assert errors
 
 
+async def test_cancelled_load_ends_a_download(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    original = git_program.GitProgram._start
+
+    def record(program: git_program.GitProgram, *arguments: str, **options: int) -> object:
+        started.append(original(program, *arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(git_program.GitProgram, "_start", record)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"git+http://127.0.0.1:{server.getsockname()[1]}/x"
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.load, "an-id", address)
+            connection, _ = await anyio.to_thread.run_sync(server.accept)
+            with connection:
+                tasks.cancel_scope.cancel()
+
+    assert started
+    assert all(process.returncode is not None for process in started)
+
+
+def test_ssh_is_used_with_the_user_of_the_address(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit({"a.md": "text"})
+    script = tmp_path / "ssh"
+    script.write_text(
+        f'#!/bin/sh\necho "$1" > {tmp_path}/host\nfor last; do :; done\neval "$last"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(script))
+    monkeypatch.setenv("GIT_SSH_VARIANT", "simple")
+    source = GitSource(f"git+ssh://git@host{repository.folder}@main")
+
+    assert set(scan(source)) == {"a.md"}
+    assert (tmp_path / "host").read_text() == "git@host\n"
+    source.close()
+
+
 def test_damaged_cache_is_replaced(repository: Repository, tmp_path: Path) -> None:
     repository.commit({"a.md": "text"})
     source = GitSource(repository.url())
@@ -403,7 +447,7 @@ def test_cache_that_is_locked_or_not_writable_is_not_used(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository.commit({"a.md": "text"})
-    monkeypatch.setattr(git_source.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     one, two = GitSource(repository.url()), GitSource(repository.url())
     assert set(scan(one)) == set(scan(two)) == {"a.md"}
     one.close()

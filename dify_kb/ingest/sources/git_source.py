@@ -99,7 +99,7 @@ class GitSource(FileSource):
     (`XDG_CACHE_HOME`), or into a temporary folder if that is not writable or in use; later runs
     download only what changed. Files are compared by their blob id: no file is read to find out
     whether it changed, also in a new clone. Submodules, symbolic links and pointers of Git LFS are
-    skipped. Requires the program `git`.
+    skipped. Requires the program `git`, 2.29 or newer.
 
     Args:
         url: `git+https://host/path.git@branch#folder`, also `git+ssh://` and `git+file:///`.
