@@ -18,6 +18,7 @@ from dify_kb.errors import ConfigError, SourceError
 from dify_kb.ingest.sources import http_downloads, url_list
 from dify_kb.ingest.sources.file_content import MAX_SMALL_FILE
 from dify_kb.ingest.sources.url_list import UrlList, make_url_key
+from dify_kb.transport.upload_body import BLOCK_SIZE
 
 SECRET = "the-secret-token"
 
@@ -29,6 +30,7 @@ class Page:
     etag: str = '"1"'
     modified: str = ""
     status: int = 200
+    is_chunked: bool = False
 
 
 @define
@@ -90,7 +92,10 @@ class Site:
         is_same = bool(page.etag) and asked.get("If-None-Match") == page.etag
         is_same |= bool(page.modified) and asked.get("If-Modified-Since") == page.modified
         status = 304 if is_same else page.status
-        return web.Response(status=status, headers=headers, body=b"" if is_same else page.body)
+        response = web.Response(status=status, headers=headers, body=b"" if is_same else page.body)
+        if page.is_chunked:
+            response.enable_chunked_encoding()
+        return response
 
 
 @pytest.fixture
@@ -351,6 +356,35 @@ def test_identity_and_label(tmp_path: Path) -> None:
     assert (source.identity, source.label) == (f"urls:{tmp_path}/handbook.txt", "handbook")
     assert UrlList(["https://a"], name="crawl").identity == "urls:crawl"
     assert UrlList(["https://a"]).identity != UrlList(["https://b"]).identity
+
+
+async def test_changed_files_of_any_size_are_sent_as_they_are(
+    client: AsyncClient, site: Site
+) -> None:
+    """Also those that are too large to be kept, as their size is unknown."""
+    sizes = (10, BLOCK_SIZE, BLOCK_SIZE + 1, 5 * BLOCK_SIZE)
+    dataset, names = (
+        await create_dataset(client),
+        [f"{size}-{n}.txt" for size in sizes for n in (0, 1)],
+    )
+    source = UrlList(map(site.url, names))
+
+    def change(letter: str) -> None:
+        for name in names:
+            size, _, chunked = name.removesuffix(".txt").partition("-")
+            body = f"{letter} ".encode() * (int(size) // 2) + b"x" * (int(size) % 2)
+            site.pages[name] = Page(body, etag=f'"{letter}"', is_chunked=bool(int(chunked)))
+
+    change("a")
+    await client.load(dataset, source)
+    change("b")
+    report = await client.load(dataset, source)
+
+    assert count_outcomes(report) == {"updated": len(names)}
+    assert {
+        row.name.partition("__")[2]: row.upload_file.size if row.upload_file else None
+        async for row in client.documents.iter(dataset)
+    } == {name: len(site.pages[name].body) for name in names}
 
 
 async def test_kept_files_are_bounded(

@@ -169,20 +169,16 @@ class HttpDownloads:
         download.response.close()
         return download
 
-    async def read(self, download: Download, limit: int) -> bytes | None:
-        """Read a file; None if it has more than `limit` bytes.
+    async def read(self, download: Download, size: int) -> bytes:
+        """Read `size` bytes of a file, or what is left of it.
 
         Raises:
             SourceError: the connection failed.
         """
-        blocks, size = [], 0
-        while block := await self._read(download, limit):
-            size += len(block)
-            if size > limit:
-                download.response.close()
-                return None
-            blocks.append(block)
-        return b"".join(blocks)
+        data = await self._read(download, size)
+        while 0 < len(data) < size and (block := await self._read(download, size - len(data))):
+            data += block
+        return data
 
     def stream(self, download: Download) -> _DownloadStream:
         """Return the content as a blocking stream."""

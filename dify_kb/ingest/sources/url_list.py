@@ -16,6 +16,7 @@ from yarl import URL
 
 from dify_kb.errors import ConfigError, SourceError
 from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_FILE_SIZE
+from dify_kb.transport.upload_body import BLOCK_SIZE
 
 from .document_names import UNSTRUCTURED_EXTENSIONS, PathNormalizer, file_extension
 from .file_source import FilePart, FileSource, OpenedEntry, SourceEntry, hide_user
@@ -102,12 +103,12 @@ class UrlList(FileSource):
         self._name = name
         self._links: Sequence[_Link] | None = None
         self._lock = threading.Lock()
-        self._keeping = threading.Lock()
         self._http = HttpDownloads(proxy, trust_env)
         self._entries: dict[str, SourceEntry] = {}
         self._urls: dict[str, URL] = {}
         self._kept: dict[str, tuple[int, Download]] = {}
         self._spool: BinaryIO | None = None
+        self._kept_size = 0
 
     @property
     def identity(self) -> str:
@@ -179,7 +180,9 @@ class UrlList(FileSource):
                 self._spool.close()
             self._links = self._spool = None
             self._kept.clear()
+            self._kept_size = 0
             self._entries.clear()
+            self._urls.clear()
 
     def _parse_lines(self) -> Iterator[_Link]:
         lines: Iterable[str] = self._lines
@@ -226,25 +229,30 @@ class UrlList(FileSource):
                 download.response.close()
                 return True
             _require_type(key, download)
-            data = await self._http.read(download, MAX_FILE_SIZE)
-        except SourceError:
-            return False  # `open` reports it
-        if data is not None:
-            self._keep(key, evolve(download, size=len(data)), data)
+            await self._keep(key, download)
+        except (SourceError, OSError):
+            pass  # `open` reports it
         return False
 
-    def _keep(self, key: str, download: Download, data: bytes) -> None:
-        with self._keeping:
-            if self._spool is None:
-                self._spool = cast(
-                    "BinaryIO",
-                    tempfile.TemporaryFile(prefix="dify-kb-"),  # noqa: SIM115 -- closed by `close`
-                )
-            place = self._spool.seek(0, os.SEEK_END)
-            if place + len(data) <= MAX_KEPT:
-                self._spool.write(data)
-                self._spool.flush()
-                self._kept[key] = place, download
+    async def _keep(self, key: str, download: Download) -> None:
+        """Keep a changed file for `open`, unless it is large and of unknown size."""
+        block = await self._http.read(download, BLOCK_SIZE + 1)
+        size = len(block) if len(block) <= BLOCK_SIZE else download.size
+        if size is None or size > MAX_FILE_SIZE or self._kept_size + size > MAX_KEPT:
+            download.response.close()
+            return
+        if self._spool is None:
+            self._spool = cast(
+                "BinaryIO",
+                tempfile.TemporaryFile(prefix="dify-kb-"),  # noqa: SIM115 -- closed by `close`
+            )
+        place = self._kept_size
+        self._kept_size += size
+        written = 0
+        while block:
+            written += os.pwrite(self._spool.fileno(), block, place + written)
+            block = await self._http.read(download, BLOCK_SIZE)
+        self._kept[key] = place, evolve(download, size=written)
 
 
 def _parse_line(line: str) -> _Link | None:
