@@ -132,6 +132,11 @@ class Quirks:
     source).
     """
 
+    needs_all_words: bool
+    """Whether a full-text search finds only chunks with all words, as the recorded servers with
+    pgvector (1859, 1941); otherwise any word, as with Weaviate, the default vector store.
+    """
+
     refuses_top_k: bool
     """Whether a `top_k` below 1 is a 400 in high-quality datasets; otherwise it is a limit as in
     Python's slices (1838, 1839).

@@ -65,6 +65,7 @@ _QUIRKS_1_14_2 = Quirks(
     duplicate_hit_orders=frozenset(),
     incomplete_weights="nothing",
     drops_failed_hybrid=True,
+    needs_all_words=True,
     refuses_top_k=True,
     merges_search=False,
     checks_provider=False,
@@ -179,6 +180,7 @@ CHANGES_IN_1_16: Final[Mapping[str, tuple[object, str]]] = {
     "segment_in_document": (True, "a chunk under another document is a 404 (server source)"),
     "checks_provider": (True, "a `Literal` in the body of a new dataset (published API)"),
     "merges_search": (True, "settings of a search default to the dataset's (server source)"),
+    "needs_all_words": (False, "the default vector store finds any word (server source)"),
     "incomplete_weights": ("ignored", "server source"),
     "drops_failed_hybrid": (False, "a failing reranking model is an error (server source)"),
 }

@@ -393,4 +393,4 @@ async def test_items_have_their_own_content_and_metadata(client: AsyncClient, fo
     assert report.journal is None
     named = await values(client, dataset)
     assert {name.partition("~")[0] for name in named} == {"faq__1", "faq__2.md", "faq__3.md"}
-    assert {"of": "faq", "n": "1"} in named.values()
+    assert {"of": "faq", "n": 1} in named.values()

@@ -178,7 +178,7 @@ async def test_a_server_without_pipelines_is_reported() -> None:
         await request.answer(404, HTML_TEMPLATE % b"404 Not Found", {"X-Version": "1.12.1"})
 
     async with open_client(ScriptedServer(step)) as client:
-        with pytest.raises(dify_kb.NotFoundError, match=r"it was added in 1\.16"):
+        with pytest.raises(dify_kb.NotFoundError, match=r"it was added in 1\.14\.2"):
             await read_names(run_pipeline(client))
 
 

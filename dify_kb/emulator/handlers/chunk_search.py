@@ -78,12 +78,13 @@ def _search_by_vectors(search: Search) -> list[Candidate]:
 
 
 def _search_by_words(search: Search) -> list[Candidate]:
-    """Search for chunks with all words, as pgvector does (1859, 1941).
-
-    The score threshold does not apply (1816).
-    """
+    """Search by words; the score threshold does not apply (1816)."""
     hits = search.store.index.search(
-        search.dataset_id, search.query, search.limit, search.document_ids, all_words=True
+        search.dataset_id,
+        search.query,
+        search.limit,
+        search.document_ids,
+        all_words=search.quirks.needs_all_words,
     )[: search.settings.top_k]
     return [_normalize_score(candidate) for candidate in _to_candidates(search.store, hits)]
 
