@@ -137,6 +137,32 @@ def _form(fields: dict[str, Any], filename: str = "f.txt") -> aiohttp.FormData:
     return form
 
 
+@pytest.mark.parametrize("version", ["1.14.2", "1.16"])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"doc_form": "qa_model"}, "doc_form is different from the dataset doc_form."),
+        ({"doc_form": "zzz"}, "1 validation error for KnowledgeConfig"),
+    ],
+)
+async def test_update_with_another_form_does_not_change_the_dataset(
+    version: str, data: dict[str, str], message: str
+) -> None:
+    """Recordings 1398, 1399 and 1403."""
+    async with run_emulator(version=version) as client:
+        dataset, before = await create_document(client)
+        path = f"/datasets/{dataset}/documents/{before['document']['id']}"
+        parts = aiohttp.FormData({"data": json.dumps(data)})
+        parts.add_field("file", b"other", filename="b.txt")
+        response = await client.request("PATCH", path, data=parts)
+        again = await client.create_by_text(dataset, "another")
+        shown = await client.request("GET", f"/datasets/{dataset}")
+
+    assert response.status == 400
+    assert response.body["message"].startswith(message)
+    assert (again.status, shown.body["doc_form"]) == (200, "text_model")
+
+
 async def test_unsupported_file_is_refused_with_a_message() -> None:
     async with run_emulator(settings=Settings(max_file_size=10)) as client:
         dataset, before = await create_document(client)

@@ -173,3 +173,46 @@ async def test_deleted_document_no_longer_counts_for_its_fields() -> None:
         remaining = await dataset.get_counts()
 
     assert (both["town"], remaining["town"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("1.4.3", 200), ("1.12.1", 200), ("1.14.2", 500), ("1.16", 500)]
+)
+async def test_value_with_a_nul_is_never_written(version: str, status: int) -> None:
+    """Up to 1.12 the response is a success (measured)."""
+    async with run_emulator(version=version) as client:
+        dataset = await create_metadata_dataset(client)
+        await dataset.assign("m0", {"town": "paris"})
+        response = await dataset.assign("m0", {"town": "a\0b"})
+        hits = await client.retrieve(dataset.dataset, "zebra")
+
+    assert response.status == status
+    (record,) = hits.body["records"]
+    assert record["segment"]["document"]["doc_metadata"] == {"town": "paris"}
+
+
+@pytest.mark.parametrize("id_", ["abc", "built-in"])
+@pytest.mark.parametrize(("version", "status"), [("1.12.1", 200), ("1.14.2", 500)])
+async def test_field_id_that_is_not_a_uuid_crashes_since_1_14(
+    version: str, status: int, id_: str
+) -> None:
+    async with run_emulator(version=version) as client:
+        dataset = await create_metadata_dataset(client)
+        dataset.fields["town"] = id_
+        response = await dataset.assign("m0", {"town": "x"})
+
+    assert response.status == status
+
+
+async def test_field_that_is_assigned_twice_is_listed_twice() -> None:
+    async with run_emulator(version="1.14.2") as client:
+        dataset = await create_metadata_dataset(client)
+        value = {"id": dataset.fields["town"], "name": "town"}
+        values = [{**value, "value": "one"}, {**value, "value": "two"}]
+        operation = {"document_id": dataset.documents["m0"], "metadata_list": values}
+        await client.request(
+            "POST", f"{dataset.path}/documents/metadata", json={"operation_data": [operation]}
+        )
+        shown = await dataset.get_values()
+
+    assert [field["value"] for field in shown[:2]] == ["two", "two"]

@@ -17,7 +17,7 @@ from dify_kb.models import (
     Segmentation,
     Unset,
 )
-from dify_kb.rag import ChunkError, chunk, extract
+from dify_kb.rag import ChunkError, SplitterVersion, build_leading_symbols, chunk, extract
 from dify_kb.rag.chunk import clean
 
 FOX = (
@@ -221,3 +221,63 @@ def test_addresses_are_removed_except_in_markdown_links(text: str, expected: str
 
 def test_unknown_steps_are_ignored() -> None:
     assert clean("a  b", ["remove_stopwords"]) == "a  b"
+
+
+OF_1_12_1 = SplitterVersion(
+    leading_symbols=build_leading_symbols(added="[]", kept="\u2026\u3010\u3011")
+)
+OF_1_4_3 = SplitterVersion(
+    leading_symbols=build_leading_symbols(added="!"), escapes_separator=False
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "newest", "of_1_12_1", "of_1_4_3"),
+    [
+        ("#,. a", "a", "a", "a"),
+        ("\u2014\u300a a", "a", "a", "a"),
+        ("!a", "!a", "!a", "a"),
+        ("[1] a", "[1] a", "1] a", "[1] a"),
+        ("[link](https://x.y) a", "[link](https://x.y) a", "[link](https://x.y) a", None),
+        ("\u2026a", "\u2026a", "\u2026a", "a"),
+        ("\u3010a\u3011", "\u3010a\u3011", "\u3010a\u3011", "a\u3011"),
+        ("-a", "-a", "-a", "-a"),
+        ("|a {b \\c", "|a {b \\c", "|a {b \\c", "|a {b \\c"),
+    ],
+)
+def test_leading_symbols_are_stripped_by_version(
+    text: str, newest: str, of_1_12_1: str, of_1_4_3: str | None
+) -> None:
+    """A chunk that one version made can be cut by another (measured on all three)."""
+    versions = (SplitterVersion(), OF_1_12_1, OF_1_4_3)
+
+    stripped = [version.strip(text) for version in versions]
+    assert stripped == [newest, of_1_12_1, newest if of_1_4_3 is None else of_1_4_3]
+
+
+@pytest.mark.parametrize(
+    ("separator", "newest", "of_1_4_3"),
+    [
+        ("%%S%%", 2, 2),
+        ("\\n", 2, 2),
+        ("\u5206\u9694", 1, 2),
+        ("\u00e9", 1, 2),
+        ("\\t", 1, 2),
+        ("\\x41", 1, 2),
+    ],
+)
+def test_separator_is_decoded_by_version(separator: str, newest: int, of_1_4_3: int) -> None:
+    """Newer versions decode it by `unicode_escape`, so some separators split nothing (measured)."""
+    rule = ProcessRule.custom(separator=separator, max_tokens=100, chunk_overlap=0)
+    text = "one" + ("\n" if separator == "\\n" else separator) + "two"
+
+    assert len(chunk([text], rule)) == newest
+    assert len(chunk([text], rule, OF_1_4_3)) == of_1_4_3
+
+
+def test_backslash_at_the_end_of_a_separator_fails_on_newer_versions() -> None:
+    rule = ProcessRule.custom(separator="a\\", max_tokens=100, chunk_overlap=0)
+
+    with pytest.raises(ChunkError, match="unicodeescape"):
+        chunk(["one"], rule)
+    assert chunk(["one a\\two"], rule, OF_1_4_3) == ["one", "two"]
