@@ -26,7 +26,10 @@ def emulator(
         ),
     ] = None,
     server_version: Annotated[
-        str, typer.Option(metavar="VERSION", help="Dify version to emulate.")
+        str,
+        typer.Option(
+            metavar="VERSION", help="Dify version to emulate: 1.4.3, 1.8.1, 1.12.1, 1.14.2 or 1.16."
+        ),
     ] = "1.16",
     faults: Annotated[
         str | None,

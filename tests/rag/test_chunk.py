@@ -266,6 +266,7 @@ def test_leading_symbols_are_stripped_by_version(
         ("\\x41", 1, 2),
     ],
 )
+@pytest.mark.filterwarnings("ignore:separator")
 def test_separator_is_decoded_by_version(separator: str, newest: int, of_1_4_3: int) -> None:
     """Newer versions decode it by `unicode_escape`, so some separators split nothing (measured)."""
     rule = ProcessRule.custom(separator=separator, max_tokens=100, chunk_overlap=0)
