@@ -151,7 +151,8 @@ def _file_columns(upload: DocumentUpload, now: float) -> dict[str, object]:
 
 def _validate_request(context: RequestContext, body: CreateByText | CreateByFile) -> None:
     dataset = context.dataset
-    if dataset.provider == "external":
+    if dataset.provider == "external" and isinstance(body, CreateByFile):
+        # A text is accepted (2136, 2137).
         raise invalid_param_error("External datasets are not supported.")
     stub_models.check_provider(context, body.embedding_model_provider, body.embedding_model or "-")
     stub_models.check_reranking_model(context, body.retrieval_model)

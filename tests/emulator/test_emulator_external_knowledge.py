@@ -97,7 +97,7 @@ async def request_retrieval(
     return await post_control(server, path, {"query": query, **more})
 
 
-@pytest.mark.parametrize("version", ["1.4.3", "1.8.1", "1.12.1", "1.16"])
+@pytest.mark.parametrize("version", ["1.4.3", "1.8.1", "1.12.1", "1.14.2", "1.16"])
 async def test_external_dataset_is_created_shown_and_queried(version: str) -> None:
     async with serve_retriever(version) as (server, client, url, animals):
         dataset_id = await create_bound_dataset(server, client, url)
@@ -191,6 +191,32 @@ async def test_updates_without_both_ids_are_refused() -> None:
         unchanged = await client.datasets.get(dataset_id)
 
     assert unchanged.name == "Zoo"
+
+
+async def test_update_with_an_unknown_api_is_refused() -> None:
+    async with serve_retriever() as (server, client, url, _):
+        dataset_id = await create_bound_dataset(server, client, url)
+        with pytest.raises(BadRequestError, match="api template not found"):
+            await client.datasets.update(
+                dataset_id,
+                external_knowledge_api_id="00000000-0000-4000-8000-000000000000",
+                external_knowledge_id="animals",
+            )
+
+
+async def test_external_dataset_accepts_texts_but_not_files() -> None:
+    """Recordings 2136 and 2137."""
+    async with serve_retriever() as (server, client, url, _):
+        dataset_id = await create_bound_dataset(server, client, url)
+        created = await client.documents.create_by_text(
+            dataset_id, "a", "text", indexing_technique="economy"
+        )
+        with pytest.raises(BadRequestError, match="External datasets are not supported"):
+            await client.documents.create_by_file(
+                dataset_id, b"text", name="a.txt", indexing_technique="economy"
+            )
+
+    assert created.document.name == "a"
 
 
 async def test_creates_with_half_a_binding_are_refused() -> None:

@@ -154,6 +154,8 @@ def _collect_external_changes(context: RequestContext, body: UpdateDataset) -> d
         raise invalid_param_error("External knowledge id is required.")
     if not body.external_knowledge_api_id:
         raise invalid_param_error("External knowledge api id is required.")
+    if context.store.external.get_api(body.external_knowledge_api_id) is None:
+        raise invalid_param_error("api template not found")
     if context.store.external.get_binding(context.dataset.id) is None:
         raise invalid_param_error("External knowledge binding not found.")
     if not body.external_retrieval_model:
