@@ -58,7 +58,9 @@ def search(
     async def main() -> int:
         async with command.create_client() as client:
             target = await name_lookup.find_dataset(client, dataset)
-            await document_selection.check_fields(client, target, conditions)
+            metadata_filter = await document_selection.resolve_conditions(
+                client, target, conditions
+            )
             is_high_quality = target.indexing_technique is dify_kb.IndexingTechnique.HIGH_QUALITY
             response = await client.datasets.retrieve(
                 target,
@@ -66,7 +68,7 @@ def search(
                 method=method or ("semantic" if is_high_quality else None),
                 top_k=top_k,
                 score_threshold=score_threshold,
-                filter=conditions,
+                filter=metadata_filter,
             )
         for rank, record in enumerate(response.records, 1):
             if command.json:

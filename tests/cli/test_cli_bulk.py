@@ -69,6 +69,7 @@ def test_documents_are_selected_by_metadata(cli: Cli, emulator: Emulator) -> Non
     assert chosen("year = 2024") == {"new.txt"}
     assert chosen("team is infra", "year >= 2020") == {"new.txt"}
     assert chosen("team empty") == {"none.txt"}
+    cli("metadata", "built-in", *WHERE, "enable")
     assert chosen("document_name end with d.txt") == {"old.txt"}
 
 
