@@ -181,9 +181,9 @@ def clean(
     context: typer.Context,
     yes: option_types.YesOption = False,
 ) -> None:
-    """Delete temporary datasets of killed benchmark runs.
+    """Delete temporary datasets of killed runs of `bench`, `eval` and `doctor --trial`.
 
-    Do not use it while another benchmark runs: its datasets would be deleted too.
+    Do not use it while one of them runs: its datasets would be deleted too.
     """
     from dify_kb.bench import temporary_dataset
 
@@ -195,7 +195,7 @@ def clean(
         if not leftovers:
             output.note("No datasets of killed runs found.")
             return 0
-        subject = bulk.format_count(len(leftovers), "benchmark dataset")
+        subject = bulk.format_count(len(leftovers), "temporary dataset")
         await bulk.confirm_deletion(subject, [str(thing) for thing in leftovers], yes=yes)
 
         async def delete(thing: ResourceRef) -> None:

@@ -187,12 +187,16 @@ def format_cell(value: object) -> str:
 
 @frozen(kw_only=True)
 class DiagnosticCheck:
-    """The result of a check, for `doctor` and `external check`."""
+    """The result of a check, for `doctor` and `external check`.
+
+    `settings` are the names of the server settings that the result depends on.
+    """
 
     check: str
     status: Literal["ok", "warning", "failed"]
     detail: str
     remedy: str = ""
+    settings: Sequence[str] = ()
 
 
 def print_check(check: DiagnosticCheck, *, json: bool) -> None:

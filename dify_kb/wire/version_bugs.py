@@ -107,3 +107,43 @@ def find_warning(endpoint: str, version: str | None) -> str | None:
             " updated. Create the document again under its name instead, or upgrade."
         )
     return None
+
+
+@frozen
+class VersionBug:
+    """A bug of some versions, independent of single responses."""
+
+    versions: frozenset[str]
+    description: str
+    fixed_in: str
+    """The first measured version without the bug."""
+
+
+VERSION_BUGS = (
+    VersionBug(
+        VERSIONS_HANGING_ON_UPDATE,
+        "updating a document in place blocks the worker forever; replace documents by name, as"
+        " `dify-kb load` does",
+        "1.14.2",
+    ),
+    VersionBug(
+        frozenset({"1.12.0", "1.12.1"}),
+        "tags are created and renamed, but reported as 400",
+        "1.14.2",
+    ),
+    VersionBug(frozenset({"1.8.1"}), "child chunks can be neither changed nor deleted", "1.12.1"),
+    VersionBug(
+        frozenset({"1.4.3"}), "archived documents can be neither unarchived nor deleted", "1.8.1"
+    ),
+    VersionBug(
+        frozenset({"1.4.3", "1.8.1", "1.12.0", "1.12.1"}),
+        "the metadata fields of a dataset can be read with the key of another workspace",
+        "1.14.2",
+    ),
+)
+"""Bugs measured on 1.4.3, 1.8.1 and 1.12.1, and that 1.14.2 does not have."""
+
+
+def list_version_bugs(version: str | None) -> list[VersionBug]:
+    """Return the bugs of a version."""
+    return [bug for bug in VERSION_BUGS if _release_of(version) in bug.versions]
