@@ -1,14 +1,16 @@
-"""Progress, tables and report files of `bench` and `eval`."""
+"""Progress, tables and report files of `bench` and `eval`, and metrics files."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attrs import define
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dify_kb.bench import render_instance_report
@@ -110,6 +112,47 @@ def save_file(file: Path | None, text: str) -> None:
     if file is not None:
         file.write_text(text, encoding="utf-8")
         output.note(f"Wrote {output.escape(str(file))}.")
+
+
+MetricFamily = tuple[str, list[tuple[Mapping[str, str], float]]]
+"""The help of a metric, and its values with their labels."""
+
+
+def format_metrics(prefix: str, families: Mapping[str, MetricFamily]) -> str:
+    """Return gauges by name in the text format of Prometheus."""
+    lines: list[str] = []
+    for name, (text, rows) in families.items():
+        lines += (f"# HELP {prefix}_{name} {text}", f"# TYPE {prefix}_{name} gauge")
+        for labels, value in rows:
+            pairs = ",".join(f'{label}="{_escape_label(of)}"' for label, of in labels.items())
+            lines.append(f"{prefix}_{name}{f'{{{pairs}}}' if pairs else ''} {value:.15g}")
+    return "\n".join([*lines, ""])
+
+
+def _escape_label(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+@define
+class MetricsFile:
+    """A file that is replaced as a whole, so that a reader never finds half of it."""
+
+    path: Path
+    _failure: str = ""
+
+    def write(self, text: str) -> None:
+        """Replace the file; if that fails, print why once, as a later write may succeed."""
+        # Its name does not end in .prom, by which node_exporter selects files.
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        failure = ""
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self.path)
+        except OSError as error:
+            failure = f"Cannot write to {self.path}: {error.strerror}."
+        if failure and failure != self._failure:
+            output.err.print(failure)
+        self._failure = failure
 
 
 def describe_measurement(url: str, plan: BenchmarkPlan) -> str:

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
-from attrs import frozen
+from attrs import define, field, frozen
 
 import dify_kb
 from dify_kb.arguments import parse_duration
@@ -323,3 +323,61 @@ def find_stuck_documents(
 
 def _counted(counter: Counter[str]) -> Mapping[str, int]:
     return dict(counter.most_common())
+
+
+RATE_WINDOW = 300.0
+"""Seconds over which documents per minute are counted."""
+
+
+@frozen(kw_only=True)
+class QueueSample:
+    """The counts of a dataset at a time. `errors` counts by kind, the most frequent first."""
+
+    time: float
+    documents: int
+    waiting: int
+    indexing: int
+    failed: int
+    oldest_waiting: float | None
+    """Time at which the document that waits longest was created or queued again."""
+
+    errors: Mapping[str, int]
+
+    @property
+    def ended(self) -> int:
+        """Documents that are neither waiting nor being indexed."""
+        return self.documents - self.waiting - self.indexing
+
+
+@define(kw_only=True)
+class DatasetQueue:
+    """A dataset and its latest samples."""
+
+    id: str
+    name: str
+    failure: str = ""
+    """Why the dataset could not be sampled, for example because it was deleted."""
+
+    _samples: deque[QueueSample] = field(factory=deque)
+
+    @property
+    def latest(self) -> QueueSample | None:
+        """The latest sample."""
+        return self._samples[-1] if self._samples else None
+
+    @property
+    def per_minute(self) -> float | None:
+        """Documents that ended per minute, over the last five minutes; None after one sample."""
+        if len(self._samples) <= 1:
+            return None
+        first, last = self._samples[0], self._samples[-1]
+        return max(0.0, (last.ended - first.ended) / (last.time - first.time) * 60)
+
+    def add(self, sample: QueueSample) -> None:
+        """Add a sample; samples before the window of the rate are dropped."""
+        self.failure = ""
+        if self._samples and sample.time <= self._samples[-1].time:
+            self._samples.clear()  # the clock was set back
+        self._samples.append(sample)
+        while len(self._samples) > 1 and self._samples[1].time <= sample.time - RATE_WINDOW:
+            self._samples.popleft()
