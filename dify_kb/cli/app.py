@@ -40,16 +40,12 @@ class CommandEntry:
 
 
 COMMANDS: Mapping[str, CommandEntry] = {
-    "doctor": CommandEntry(
-        "doctor", "Check address, key, version and models; with --trial, what limits a load."
-    ),
+    "doctor": CommandEntry("doctor", "Check address, key, version, models and limits."),
     "emulator": CommandEntry("emulator", "Run the embedded Dify-compatible server until Ctrl-C."),
     "eval": CommandEntry("evaluate", "Measure retrieval quality with queries of known answers."),
     "load": CommandEntry("load", "Load folders of files into a dataset."),
     "search": CommandEntry("search", "Search a dataset and print the best passages."),
-    "monitor": CommandEntry(
-        "monitor", "Follow queue, indexing speed and errors of datasets over time."
-    ),
+    "monitor": CommandEntry("monitor", "Follow queue, indexing speed and errors over time."),
     "stats": CommandEntry("stats", "Count documents, chunks, errors and stuck documents."),
     "bench": CommandEntry("bench", "Measure the performance of a Dify server."),
     "datasets": CommandEntry("datasets", "Manage datasets (knowledge bases)."),

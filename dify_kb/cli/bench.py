@@ -181,9 +181,10 @@ def clean(
     context: typer.Context,
     yes: option_types.YesOption = False,
 ) -> None:
-    """Delete temporary datasets of killed runs of `bench`, `eval` and `doctor --trial`.
+    """Delete the temporary datasets of killed runs.
 
-    Do not use it while one of them runs: its datasets would be deleted too.
+    These are datasets of `bench`, `eval` and `doctor --trial` (dify-kb-bench-…). Do not use it
+    while one of them runs: its datasets would be deleted too.
     """
     from dify_kb.bench import temporary_dataset
 

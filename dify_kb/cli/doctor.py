@@ -47,7 +47,7 @@ def doctor(
         ),
     ] = False,
 ) -> None:
-    """Check address, key, version and models; with --trial, what limits a load.
+    """Check address, key, version, models and limits.
 
     Each check names the server settings that it depends on; see `dify-kb guide settings`. Costs
     five read requests, and with --trial about 120 more, of which 20 create or delete something.

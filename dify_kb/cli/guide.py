@@ -17,6 +17,7 @@ NAMES = (
     "testing",
     "external-knowledge",
     "benchmarks",
+    "settings",
     "server-versions",
     "numbers",
 )

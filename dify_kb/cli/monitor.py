@@ -79,7 +79,7 @@ def monitor(
         ),
     ] = None,
 ) -> None:
-    """Follow queue, indexing speed and errors of datasets over time.
+    """Follow queue, indexing speed and errors over time.
 
     Continues when the server does not respond. Costs six requests per dataset and sample, and one
     per 100 failed documents (at most five) when their number changed; servers before 1.11, which
@@ -97,6 +97,9 @@ def monitor(
                 found = [await name_lookup.find_dataset(client, name) for name in dataset]
             else:
                 found = [row async for row in iterate_datasets(client, command)]
+            if not found:
+                output.note("No datasets.")
+                return 0
             queues = {row.id: DatasetQueue(id=row.id, name=row.name) for row in found}
             watch = QueueMonitor(client=client, queues=list(queues.values()), interval=seconds)
             file = None if metrics_file is None else report_output.MetricsFile(metrics_file)
