@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import anyio
@@ -20,6 +21,9 @@ from .results import IndexingResult
 
 UPLOADERS = 2
 """Concurrent uploads; a default server is saturated by two or three (measured)."""
+
+MAX_REASON = 200
+"""The length of the reason of a failed document, in characters."""
 
 
 @define(kw_only=True)
@@ -44,6 +48,7 @@ class IndexingBenchmark:
 
     _finished: dict[str, tuple[float, Document]] = field(factory=dict, init=False)
     _refused: int = field(default=0, init=False)
+    _refusals: Counter[str] = field(factory=Counter, init=False)
     _refusal: KnowledgeError | None = field(default=None, init=False)
     """The error that makes further requests pointless."""
 
@@ -96,6 +101,7 @@ class IndexingBenchmark:
             )
         except KnowledgeError as error:
             self._refused += 1
+            self._refusals[error.summary[:MAX_REASON]] += 1
             if is_permanent_error(error) and not self._accepted:
                 self._refusal = error
             return
@@ -132,25 +138,21 @@ class IndexingBenchmark:
 
     def summarize(self) -> IndexingResult:
         """Return the results so far."""
-        ends = sorted(when for when, _ in self._finished.values())
-        failed = [
-            row
-            for _, row in self._finished.values()
-            if row.indexing_status is not IndexingStatus.COMPLETED
-        ]
+        indexed = {id_: when for id_, (when, row) in self._finished.items() if _is_available(row)}
+        failed = [row for _, row in self._finished.values() if not _is_available(row)]
+        reasons = self._refusals + Counter(map(_failure_reason, failed))
+        ends = sorted(indexed.values())
         seconds = ends[-1] - self._began if ends else 0.0
-        available = [
-            when - self._accepted[document_id][0]
-            for document_id, (when, _) in self._finished.items()
-        ]
+        available = [when - self._accepted[id_][0] for id_, when in indexed.items()]
         queued, worked = _server_times(
-            {id_: row for id_, (_, row) in self._finished.items()}, self._statuses
+            {id_: self._finished[id_][1] for id_ in indexed}, self._statuses
         )
         return IndexingResult(
             technique=str(self.dataset.indexing_technique or ""),
             documents=len(self._accepted) + self._refused,
-            completed=len(self._finished) - len(failed),
+            completed=len(indexed),
             failed=len(failed) + self._refused,
+            reasons=dict(reasons.most_common()),
             unfinished=len(self._accepted) - len(self._finished),
             bytes=self.bytes,
             chunks=sum(status.completed_segments or 0 for status in self._statuses.values()),
@@ -164,13 +166,25 @@ class IndexingBenchmark:
         )
 
 
+def _is_available(row: Document) -> bool:
+    """Return whether searches find a document whose indexing has ended."""
+    return row.indexing_status is IndexingStatus.COMPLETED and row.word_count != 0
+
+
+def _failure_reason(row: Document) -> str:
+    if row.indexing_status is IndexingStatus.COMPLETED:
+        return "completed, but nothing was indexed"
+    return (row.error or "no reason given").split("\n", 1)[0][:MAX_REASON]
+
+
 def _server_times(
     rows: Mapping[str, Document], statuses: Mapping[str, DocumentStatus]
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Return the times in the queue and at work, by the server's timestamps."""
     queued: list[float] = []
     worked: list[float] = []
-    for document_id, status in statuses.items():
+    for document_id in rows.keys() & statuses.keys():
+        status = statuses[document_id]
         started, ended = status.processing_started_at, status.completed_at
         created = rows[document_id].created_at
         if started is None or created is None:

@@ -226,6 +226,7 @@ def indexing_table(result: IndexingResult) -> ReportTable:
         ["documents", str(result.documents), ""],
         ["  completed", str(result.completed), ""],
         ["  failed", str(result.failed), ""],
+        *(["    " + reason, str(count), ""] for reason, count in result.reasons.items()),
         ["  unfinished", str(result.unfinished), ""],
         ["size", format_size(result.bytes), ""],
         ["chunks", str(result.chunks), ""],

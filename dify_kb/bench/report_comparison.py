@@ -52,6 +52,11 @@ class Difference:
     verdict: ChangeVerdict
     """`same` if the values differ by less than a tenth, or their spreads overlap."""
 
+    def is_worse_by(self, share: float) -> bool:
+        """Return whether the value is worse by more than `share` of the value before."""
+        change = abs(self.after - self.before)
+        return self.verdict == "worse" and change > share * abs(self.before)
+
 
 def compare_reports(
     before: InstanceReport | QualityReport, after: InstanceReport | QualityReport
@@ -76,6 +81,17 @@ def comparable_values(report: InstanceReport | QualityReport) -> Sequence[Compar
         known = report.indexed
         result.append(
             _approximate_value("indexing", "documents/s", known.rate, more_is_better=True)
+        )
+        failed = float(known.failed + known.unfinished)
+        result.append(
+            ComparableValue(
+                name="indexing, not indexed",
+                unit="documents",
+                value=failed,
+                low=failed,
+                high=failed,
+                more_is_better=False,
+            )
         )
         for name, spread in (
             ("time to available", known.available),

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, cast
 
-from attrs import frozen
+from attrs import field, frozen
 
 from dify_kb.errors import ConfigError
 from dify_kb.wire import codec
@@ -81,7 +81,7 @@ class IndexingResult:
     `available` is the time that a user waits: from the response to the create request until a list
     shows the document as indexed, accurate to one poll interval. `queued` and `worked` are by the
     server's timestamps, in whole seconds: from creation to the start of work, and from there to
-    the end.
+    the end. All of them, `rate` and `course` are those of the completed documents only.
     """
 
     technique: str
@@ -104,6 +104,9 @@ class IndexingResult:
     worked: Spread | None
     course: Sequence[tuple[float, int]]
     """Seconds since the first create request, and the documents indexed by then."""
+
+    reasons: Mapping[str, int] = field(factory=dict)
+    """The reasons of failed documents, with their number, the most frequent first."""
 
 
 @frozen(kw_only=True)

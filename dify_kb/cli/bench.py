@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dify_kb.bench.benchmark_plan import BenchmarkPlan, Technique
-from dify_kb.errors import ConfigError
+from dify_kb.errors import ConfigError, KnowledgeError
 
-from . import bulk, option_types, output
+from . import bulk, exit_codes, option_types, output
 from .command_line import format_command_line
 from .name_lookup import ResourceRef
 from .run_command import CommandContext, is_json_output, run_with_client
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MAX_DOCUMENTS = 100_000
 """The most documents that `bench corpus` writes."""
+
+MAX_UNCONFIRMED = 1000
+"""The most documents that a benchmark creates without confirmation."""
 
 bench = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -78,6 +81,7 @@ def measure(
     ] = None,
     html: HtmlOption = None,
     save: SaveOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without confirmation.")] = False,
 ) -> None:
     """Measure the performance of a Dify server.
 
@@ -86,7 +90,8 @@ def measure(
     (dify-kb-bench-…) and deletes them, even after Ctrl-C. `bench clean` deletes those of killed
     runs.
 
-    Prints the maximum cost in requests and documents before it starts.
+    Prints the maximum cost in requests and documents before it starts, and asks for confirmation
+    if more than 1,000 documents may be created on a real server.
     """
     if context.invoked_subcommand is not None:
         return
@@ -108,12 +113,21 @@ def measure(
         else read_user_files(folder, documents=plan.documents, size=plan.corpus_bytes)
     )
     tally = RequestCounter()
+    documents = plan.estimate_load().documents
+    is_embedded = (command.address or "").startswith("emulator:")
+    asks = documents > MAX_UNCONFIRMED and not (yes or is_embedded)
+    if asks:
+        bulk.require_terminal(f"a benchmark with up to {documents:,} documents", "start")
 
     async def main() -> int:
         async with command.create_client(
             on_event=tally.record, concurrency=plan.estimate_load().at_once
         ) as client:
             output.note(report_output.describe_measurement(client.base_url, plan))
+            if asks and not await bulk.ask("Start?"):
+                raise KnowledgeError(
+                    "Nothing was measured.", hint="Answer y to start, or pass --yes."
+                )
             with report_output.show_progress(
                 quiet=command.quiet, plain=command.verbose
             ) as on_progress:
@@ -151,6 +165,12 @@ def compare(
         typer.Argument(metavar="AFTER", help="The later report.", parser=option_types.parse_path),
     ],
     everything: Annotated[bool, typer.Option("--all", help="Print unchanged values too.")] = False,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT", help="Exit with 1 if a value is worse by more than this, e.g. 10%."
+        ),
+    ] = None,
 ) -> None:
     """Print the differences between two saved reports.
 
@@ -162,6 +182,7 @@ def compare(
 
     from .report_output import print_differences
 
+    share = None if fail_on is None else _parse_percentage(fail_on)
     earlier, later = results.load_report(before), results.load_report(after)
     if earlier.type != later.type:
         raise ConfigError(
@@ -172,8 +193,21 @@ def compare(
     if is_json_output(context):
         for row in differences:
             output.print_model("difference", row)
-        return
-    print_differences(differences, everything=everything, sides=(earlier, later))
+    else:
+        print_differences(differences, everything=everything, sides=(earlier, later))
+    worse = [row for row in differences if share is not None and row.is_worse_by(share)]
+    if worse:
+        subject = "1 value is" if len(worse) == 1 else f"{len(worse)} values are"
+        names = "; ".join(row.name for row in worse)
+        output.err.print(f"failed  {subject} worse by more than {fail_on}: {output.escape(names)}")
+        raise typer.Exit(exit_codes.GENERAL_ERROR)
+
+
+def _parse_percentage(text: str) -> float:
+    number = option_types.parse_number(text.strip().removesuffix("%"))
+    if number is None or number < 0:
+        raise ConfigError(f"Invalid percentage {text!r} for --fail-on.", hint="Expected 10%.")
+    return number / 100
 
 
 @bench.command()

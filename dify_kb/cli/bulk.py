@@ -181,19 +181,33 @@ async def confirm_deletion(what: str, things: Sequence[str], *, yes: bool) -> No
     """
     if yes:
         return
-    if not sys.stdin.isatty():
-        raise ConfigError(
-            f"Cannot ask to confirm the deletion of {what}: standard input is not a terminal.",
-            hint="Pass --yes to delete without confirmation.",
-        )
+    require_terminal(f"the deletion of {what}", "delete")
     for thing in things[:MAX_LISTED]:
         output.err.print(f"  {output.escape(thing)}")
     if len(things) > MAX_LISTED:
         output.err.print(f"  … and {len(things) - MAX_LISTED:,} more")
-    output.err.print(f"Delete {what}? [y/N] ", end="")
-    answer = await _read_answer()
-    if answer.strip().casefold() not in {"y", "yes"}:
+    if not await ask(f"Delete {what}?"):
         raise KnowledgeError("Nothing was deleted.", hint="Answer y to delete, or pass --yes.")
+
+
+def require_terminal(action: str, verb: str) -> None:
+    """Check that an action can be confirmed on the terminal.
+
+    Raises:
+        ConfigError: standard input is not a terminal.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            f"Cannot ask to confirm {action}: standard input is not a terminal.",
+            hint=f"Pass --yes to {verb} without confirmation.",
+        )
+
+
+async def ask(question: str) -> bool:
+    """Ask a question on the terminal, and return whether the answer is yes."""
+    output.err.print(f"{output.escape(question)} [y/N] ", end="")
+    answer = await _read_answer()
+    return answer.strip().casefold() in {"y", "yes"}
 
 
 async def _read_answer() -> str:

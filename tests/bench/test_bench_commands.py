@@ -84,7 +84,7 @@ def test_bench_json_is_one_line(cli: Cli, docs: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "what"),
     [
-        (["bench", "--quick", "--api-key", "wrong"], 4, "401"),
+        (["bench", "--quick", "--yes", "--api-key", "wrong"], 4, "401"),
         (["bench", "--corpus", "{missing}"], 2, "Not a directory"),
         (["bench", "--html", "{missing}/a.html"], 2, "Cannot write"),
         (["bench", "compare", "{missing}", "{missing}"], 2, "Cannot read"),
@@ -188,7 +188,7 @@ def wait_until_uploading(emulator: Emulator) -> None:
 def test_interrupt_deletes_datasets(
     program: Program, emulator: Emulator, number: signal.Signals, code: int
 ) -> None:
-    running = program("bench", "--quick")
+    running = program("bench", "--quick", "--yes")
     wait_until_uploading(emulator)
     time.sleep(0.2)
 
@@ -223,3 +223,28 @@ def test_without_a_terminal_each_phase_has_a_line(capsys: pytest.CaptureFixture[
 
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[2:] for line in lines] == [["upload", "0.1"], ["cleanup", "deleting"]]
+
+
+def test_a_benchmark_of_thousands_of_documents_asks_first(cli: Cli, emulator: Emulator) -> None:
+    code, _, err = cli("bench")
+
+    what, following = split_error_lines(err)
+    assert code == 2
+    assert "Cannot ask to confirm a benchmark with up to 16,250 documents" in what
+    assert "--yes" in following
+    assert emulator.history == []
+
+
+@pytest.mark.usefixtures("tiny_plan")
+def test_failed_documents_are_not_counted_as_available(cli: Cli, emulator: Emulator) -> None:
+    """They have ended early, which made a failing server look fast."""
+    emulator.faults.indexing(["error no such model"] * 8)
+
+    code, out, _ = cli("--json", "bench", "--quick")
+
+    indexed = json.loads(out)["indexed"]
+    assert code == 0
+    assert (indexed["completed"], indexed["failed"], indexed["rate"]) == (0, 8, 0)
+    assert (indexed["course"], indexed["available"]) == ([], None)
+    ((reason, count),) = indexed["reasons"].items()
+    assert (count, "no such model" in reason) == (8, True)

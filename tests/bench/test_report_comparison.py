@@ -113,10 +113,52 @@ def test_the_command_shows_what_changed(tmp_path: Path, capsys: pytest.CaptureFi
     assert "upload 4 KiB, concurrency 2" in shown.out
     assert "2.00  better" in shown.out
     assert "indexing" not in shown.out
-    assert "6 of 7 values unchanged" in shown.err
+    assert "7 of 8 values unchanged" in shown.err
 
     assert run(["--json", "bench", "compare", str(before), str(after)]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row["verdict"] for row in rows} == {"same", "better"}
     assert run(["bench", "compare", str(before), str(other)]) == 2
     assert "Reports of different commands" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("times", "options", "expected"),
+    [
+        (0.5, (), 0),
+        (0.5, ("--fail-on", "10%"), 1),
+        (0.5, ("--fail-on", "60"), 0),
+        (2, ("--fail-on", "10%"), 0),
+        (0.95, ("--fail-on", "0%"), 0),
+        (1, ("--fail-on", "much"), 2),
+    ],
+)
+def test_fail_on_exits_with_1_if_a_value_is_worse(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    times: float,
+    options: tuple[str, ...],
+    expected: int,
+) -> None:
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    before.write_text(dump_report(INSTANCE))
+    after.write_text(dump_report(speed_up(times)))
+
+    code = run(["bench", "compare", str(before), str(after), *options])
+
+    assert code == expected
+    told = "worse by more than 10%: upload 4 KiB, concurrency 2" in capsys.readouterr().err
+    assert told == (expected == 1)
+
+
+def test_new_failures_are_worse_than_none() -> None:
+    indexed = INSTANCE.indexed
+    assert indexed is not None
+    after = evolve(INSTANCE, indexed=evolve(indexed, failed=1, completed=4))
+
+    (row,) = (
+        one for one in compare_reports(INSTANCE, after) if one.name == "indexing, not indexed"
+    )
+
+    assert (row.verdict, row.ratio) == ("worse", None)
+    assert row.is_worse_by(10)
