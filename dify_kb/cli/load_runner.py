@@ -80,6 +80,10 @@ class LoadRunner:
     _interrupt: Interrupt = field(factory=Interrupt, init=False)
     _state: ProgressState = field(factory=ProgressState, init=False)
     _refused: list[ItemResult] = field(factory=list, init=False)
+    _named_keys: frozenset[str] = field(default=frozenset(), init=False)
+    """The keys of named files that are in a named folder, too; a scan takes them for its files."""
+
+    _named_skipped: list[ItemResult] = field(factory=list, init=False)
     _display: ProgressDisplay = field(default=show_nothing, init=False)
     _log: LoadLog = field(init=False)
     _files_from: FilesFrom | None = field(default=None, init=False)
@@ -118,7 +122,7 @@ class LoadRunner:
                 raise ConfigError("Missing argument PATH.", hint="Pass folders or files to load.")
             self._sources = open_file_sources(self.paths) or ()
             if not self._sources:
-                resolve_roots(self.paths)
+                self._named_keys = _find_named_keys(self.paths)
         else:
             self._files_from = self._open_list(self.list_file)
 
@@ -200,6 +204,9 @@ class LoadRunner:
         if isinstance(event, Progress):
             self._display(self._state)
             return
+        # A result without a name is that of a file which no rule lets through.
+        if event.key in self._named_keys and event.outcome is Outcome.SKIPPED and not event.name:
+            self._named_skipped.append(event)
         fields = attrs.asdict(event)
         self._log.write("item", fields)
         if self.command.verbose and event.outcome is Outcome.SKIPPED and not self.dry_run:
@@ -236,6 +243,10 @@ class LoadRunner:
             )
         self._print(report)
         first_item = self.stops_at_first_failure and report.stopped is StopReason.MAX_FAILURES
+        if self._named_skipped and not self.dry_run:
+            for result in self._named_skipped:
+                output.err.print(load_summary.format_result(result))
+            return report.exit_code or exit_codes.FILES_FAILED
         return exit_codes.FILES_FAILED if first_item else report.exit_code
 
     def _print(self, report: LoadReport) -> None:
@@ -261,6 +272,22 @@ class LoadRunner:
 
     def _resume_hint(self) -> str:
         return instruct_repetition("resume", self.command.invocation.arguments)
+
+
+def _find_named_keys(paths: Sequence[str | Path]) -> frozenset[str]:
+    """Return the keys of the files among paths that are inside of a folder among them.
+
+    Raises:
+        ConfigError: a path does not exist.
+    """
+    folders = [root for root in resolve_roots(paths) if root.key is None]
+    files = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 -- as for the roots
+    return frozenset(
+        f"{root.label}{file.relative_to(root.path).as_posix()}"
+        for file in files
+        for root in folders
+        if root.path in file.parents and not file.is_dir()
+    )
 
 
 def _folder_name(folder: Path) -> str:

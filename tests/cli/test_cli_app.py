@@ -118,6 +118,20 @@ def test_failures_are_on_stderr_also_with_quiet(
     assert ("next:" in err) == (options == ())
 
 
+def test_a_named_file_that_is_skipped_exits_with_3(cli: Cli, docs: Path) -> None:
+    """Also if its folder is named, where the same file would be skipped without notice."""
+    cli("datasets", "create", "d", "--technique", "economy")
+    tool = str(docs / "tool.exe")
+
+    assert cli("load", str(docs), "--dataset", "d")[0] == 0
+    code, _, err = cli("load", str(docs), tool, "--dataset", "d")
+    assert (code, err) == (3, "  skipped  tool.exe: unsupported type .exe\n")
+    code, _, err = cli("load", tool, "--dataset", "d")
+    assert code == 3
+    assert "failed  tool.exe: unsupported type .exe" in err
+    assert cli("load", str(docs), str(docs / "reset.md"), "--dataset", "d")[0] == 0
+
+
 def test_quiet_changes_print_only_failures(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt", "b.txt", "c.txt")
     cli("documents", "archive", "--dataset", "base", "b.txt")
