@@ -55,7 +55,23 @@ class TransportError(KnowledgeError):
 
 
 class ConnectError(TransportError):
-    """Raised if the connection to the server fails. Nothing was sent."""
+    """Raised if the connection to the server fails. Nothing was sent.
+
+    `permanent` is whether a retry cannot succeed: the server's certificate is invalid, or the proxy
+    refuses to connect.
+    """
+
+    def __init__(
+        self,
+        summary: str,
+        *,
+        endpoint: str,
+        delivered: bool = False,
+        permanent: bool = False,
+        hint: str = "",
+    ) -> None:
+        super().__init__(summary, endpoint=endpoint, delivered=delivered, hint=hint)
+        self.permanent = permanent
 
 
 class RequestTimeoutError(TransportError, TimeoutError):

@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 from dify_kb.errors import (
     ApiError,
     ConfigError,
+    ConnectError,
     KnowledgeError,
     OutcomeUnknownError,
     RateLimitedError,
@@ -176,4 +177,6 @@ def is_permanent_error(error: KnowledgeError) -> bool:
         return False
     if isinstance(error, ApiError):
         return isinstance(error, RateLimitedError) or not isinstance(error, ServerError)
+    if isinstance(error, ConnectError):
+        return error.permanent
     return isinstance(error, ConfigError)

@@ -16,7 +16,6 @@ from dify_kb.errors import (
     ProtocolError,
     QuotaExceededError,
     RateLimitedError,
-    RequestTimeoutError,
     ServerError,
     TooLargeError,
     TransportError,
@@ -62,10 +61,9 @@ def is_transient(error: KnowledgeError) -> bool:
     """Return whether an error is a temporary fault of the server or of the network."""
     if isinstance(error, ProtocolError):
         return not error.complete
-    return isinstance(
-        error,
-        ConnectError | RequestTimeoutError | TransportError | ServerError | RateLimitedError,
-    )
+    if isinstance(error, ConnectError):
+        return not error.permanent
+    return isinstance(error, TransportError | ServerError | RateLimitedError)
 
 
 def is_call_refusal(error: KnowledgeError) -> bool:

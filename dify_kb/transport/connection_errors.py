@@ -31,6 +31,9 @@ _CERTIFICATE_PROBLEMS: Mapping[int, tuple[str, str]] = {
 }
 """Problem and remedy by the error code of OpenSSL (X509_V_ERR_…)."""
 
+_TEMPORARY_REFUSALS = frozenset({408, 425, 429})
+"""The statuses of a proxy that will connect later."""
+
 _PLAIN_TEXT = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 """The errors of OpenSSL for a server that responds in plain text."""
 
@@ -64,7 +67,7 @@ def convert_error(
             return ConnectError(
                 f"{endpoint}: cannot connect to {peer} ({reason}).",
                 endpoint=endpoint,
-                delivered=False,
+                permanent=_is_permanent(error),
                 hint=hint,
             )
         case UnicodeEncodeError() if not is_answered:
@@ -82,6 +85,13 @@ def convert_error(
                 delivered=delivered,
                 hint=_find_disconnect_hint(error, base_url),
             )
+
+
+def _is_permanent(error: Exception) -> bool:
+    """Return whether a person has to change something before a connection can succeed."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return 400 <= error.status < 500 and error.status not in _TEMPORARY_REFUSALS  # noqa: PLR2004 -- 4xx
+    return isinstance(error, aiohttp.ClientConnectorCertificateError)
 
 
 def _describe_connect_error(error: Exception, base_url: str) -> tuple[str, str, str]:

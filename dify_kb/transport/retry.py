@@ -3,6 +3,7 @@
 | failure | SAFE | IDEMPOTENT | UPSERT | CREATE |
 |---|---|---|---|---|
 | connection failed; nothing sent | retry | retry | retry | retry |
+| invalid certificate; refused by the proxy | raise | raise | raise | raise |
 | 408, 425, 429, 503, 403 rate limit | delay | delay | delay | delay |
 | connection lost before the body was complete | retry | retry | retry | unknown |
 | connection lost, or timeout, after that | retry | retry | unknown | unknown |
@@ -114,7 +115,7 @@ def classify_failure(error: KnowledgeError) -> FailureKind | None:
         case RequestTimeoutError():
             return "timeout"
         case ConnectError():
-            return "unreachable"
+            return None if error.permanent else "unreachable"
         case TransportError() | ServerError() | ProtocolError(complete=False):
             return "failed"
         case _:
@@ -162,6 +163,8 @@ def _max_attempts(  # noqa: PLR0911 -- the table of the module
         Repeatability.IDEMPOTENT: retry.idempotent_attempts,
     }.get(repeatability, retry.write_attempts)
     match error:
+        case ConnectError(permanent=True):
+            return 1
         case ConnectError():
             return max_attempts
         case ServerError(status=status) if status < MIN_SERVER_ERROR:

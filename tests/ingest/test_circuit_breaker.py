@@ -234,6 +234,7 @@ def test_breaker_gives_up_once_on_a_permanent_outage() -> None:
         (NotFoundError("no dataset", endpoint=PROBE, status=404), StopReason.DATASET_DELETED),
         (ProtocolError("a login page", endpoint=PROBE, status=200), StopReason.MISCONFIGURED),
         (BadRequestError("what?", endpoint=PROBE, status=400), StopReason.MISCONFIGURED),
+        (ConnectError("expired", endpoint=PROBE, permanent=True), StopReason.MISCONFIGURED),
     ],
 )
 def test_refused_probe_gives_up_immediately(error: KnowledgeError, reason: StopReason) -> None:

@@ -14,11 +14,12 @@ import pytest
 import trustme
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.tls import TLSListener
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dify_kb
-from dify_kb import AsyncClient, KnowledgeError, Policy, Retry, Timeout
+from dify_kb import AsyncClient, AttemptEvent, KnowledgeError, Policy, Retry, Timeout
 from dify_kb.emulator import Emulator
 
 KEY = "dataset-Secret123"
@@ -158,6 +159,23 @@ async def test_an_invalid_certificate_has_its_own_remedy(kind: str) -> None:
     assert problem in error.summary
     assert remedy in error.hint
     assert kind == "unknown" or "SSL context" not in error.hint
+
+
+@pytest.mark.parametrize("kind", CERTIFICATES)
+async def test_an_invalid_certificate_is_not_retried(kind: str) -> None:
+    """A person has to replace it, while every attempt costs a handshake."""
+    attempts: list[AttemptEvent] = []
+    async with (
+        serve(respond("never"), CERTIFICATES[kind][0]) as port,
+        AsyncClient(
+            f"https://127.0.0.1:{port}", KEY, ssl=trust_authority(), on_event=attempts.append
+        ) as client,
+    ):
+        with pytest.raises(dify_kb.ConnectError) as raised:
+            await client.datasets.list()
+
+    assert raised.value.permanent
+    assert len(attempts) == 1
 
 
 async def test_a_certificate_for_another_name_is_told_from_an_unknown_one() -> None:
@@ -324,6 +342,27 @@ async def test_a_proxy_that_does_not_connect_is_said(status: int) -> None:
     assert isinstance(error, dify_kb.ConnectError)
     assert f"through the proxy (the proxy responded {status} Nope)" in error.summary
     assert "Pa55" not in f"{error} {error.__cause__!r}"
+    assert error.permanent == (status == 403)
+
+
+@pytest.mark.parametrize(("status", "number"), [(403, 1), (404, 1), (407, 1), (429, 3), (502, 3)])
+async def test_a_refusal_of_the_proxy_is_not_retried(status: int, number: int) -> None:
+    attempts: list[AttemptEvent] = []
+    policy = evolve(Policy().scaled(0.001), retry=Retry(read_attempts=3, base_delay=0.001))
+    async with (
+        serve(respond(f"HTTP/1.1 {status} Nope\nContent-Length: 0\n\n")) as port,
+        AsyncClient(
+            "https://dify.test",
+            KEY,
+            proxy=f"http://127.0.0.1:{port}",
+            policy=policy,
+            on_event=attempts.append,
+        ) as client,
+    ):
+        with pytest.raises(KnowledgeError):
+            await client.datasets.list()
+
+    assert len(attempts) == number
 
 
 # --- anything
