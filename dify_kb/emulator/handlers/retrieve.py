@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from dify_kb.emulator import serializers, stub_models
+from dify_kb.emulator.chunk_search import UNLIMITED, Search, search_chunks
 from dify_kb.emulator.errors import EmulatedError, invalid_param_error
 from dify_kb.emulator.request_context import RequestContext, handles
 from dify_kb.emulator.server_profile import ErrorStyle
@@ -40,7 +41,6 @@ from dify_kb.rag import Candidate, matches_filter
 from dify_kb.wire import catalog, codec
 from dify_kb.wire.codec import DecodeError
 
-from .chunk_search import UNLIMITED, Search, search_chunks
 from .common_fields import RETRIEVAL_MODEL
 
 if TYPE_CHECKING:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from dify_kb.emulator import stub_models
-from dify_kb.emulator.request_context import InvokeModel
-from dify_kb.emulator.server_profile import Quirks
-from dify_kb.emulator.store import Store
-from dify_kb.emulator.stub_models import ModelError
 from dify_kb.models import RerankingMode, RetrievalModel, SearchMethod, Weights
 from dify_kb.rag import Candidate, deduplicate, rerank, rerank_by_weights
+
+from . import stub_models
+from .request_context import InvokeModel
+from .server_profile import Quirks
+from .store import Store
+from .stub_models import ModelError
 
 if TYPE_CHECKING:
     from dify_kb.rag import SearchHit
