@@ -13,7 +13,7 @@ from attrs import frozen
 
 from dify_kb.wire.codec import DecodeError
 
-from . import responses
+from . import http_responses
 from .capacity_model import CREATE_ENDPOINTS, CapacityModel
 from .errors import (
     RATE_LIMIT_MESSAGE,
@@ -62,10 +62,10 @@ class Dispatcher:
         max_body = self.context.settings.max_body
         try:
             if (request.content_length or 0) > max_body:
-                return responses.proxy_page(413)
+                return http_responses.proxy_page(413)
             response: web.StreamResponse = await handler(request)
         except web.HTTPRequestEntityTooLarge:
-            return responses.proxy_page(413)
+            return http_responses.proxy_page(413)
         except web.HTTPMethodNotAllowed as error:
             return self._refuse_method(request, error.allowed_methods)
         except web.HTTPNotFound:
@@ -75,15 +75,17 @@ class Dispatcher:
     def _refuse_method(self, request: web.Request, allowed: Collection[str]) -> web.Response:
         profile = self.context.profile
         if request.method == "OPTIONS":
-            return responses.options_response(profile, allowed)
+            return http_responses.options_response(profile, allowed)
         message = "The method is not allowed for the requested URL."
-        return responses.error_response(profile, EmulatedError(405, "method_not_allowed", message))
+        return http_responses.error_response(
+            profile, EmulatedError(405, "method_not_allowed", message)
+        )
 
     async def _redirect_or_refuse(self, request: web.Request) -> web.Response:
         profile, path = self.context.profile, await _find_redirect(request)
         if path is None:
-            return responses.not_found_page(profile)
-        return responses.moved_page(profile, str(request.url.origin()) + path)
+            return http_responses.not_found_page(profile)
+        return http_responses.moved_page(profile, str(request.url.origin()) + path)
 
     async def dispatch(
         self, handler: EndpointHandler[Any, Any], request: web.Request
@@ -116,22 +118,22 @@ class Dispatcher:
     async def _respond(self, call: ApiCall) -> web.Response:
         profile, endpoint = self.context.profile, call.handler.endpoint
         if not profile.routes(endpoint):
-            return responses.not_found_page(profile)
+            return http_responses.not_found_page(profile)
         try:
             value = await self._execute(call)
         except EmulatedError as error:
-            return responses.error_response(profile, error)
+            return http_responses.error_response(profile, error)
         except DecodeError as error:
-            return responses.error_response(profile, invalid_param_error(str(error)))
+            return http_responses.error_response(profile, invalid_param_error(str(error)))
         except UnvalidatedInputError as error:
             _log.error("%s failed: %s", endpoint.name, error)
-            return responses.crash_response(profile)
+            return http_responses.crash_response(profile)
         except (web.HTTPException, web.RequestPayloadError, ConnectionError):
             raise
         except Exception:  # noqa: BLE001 -- a server responds to and logs any error
             _log.exception("%s failed", endpoint.name)
-            return responses.crash_response(profile)
-        return responses.success_response(profile, endpoint, value, call.notes)
+            return http_responses.crash_response(profile)
+        return http_responses.success_response(profile, endpoint, value, call.notes)
 
     async def _execute(self, call: ApiCall) -> object:
         """Read the body, simulate the duration of the work, and run the handler."""
@@ -199,10 +201,10 @@ class Dispatcher:
             row = context.store.documents.get_by_file(file_id)
         if row is None:
             message = "File not found or signature is invalid"
-            return responses.error_response(context.profile, not_found_error(message))
+            return http_responses.error_response(context.profile, not_found_error(message))
         content = context.store.documents.get_content(row.id) or b""
         attachment = query.get("as_attachment") == "true"
-        return responses.file_response(context.profile, row, content, attachment=attachment)
+        return http_responses.file_response(context.profile, row, content, attachment=attachment)
 
 
 async def _find_redirect(request: web.Request) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from aiohttp import web
 
-from dify_kb.emulator import responses
+from dify_kb.emulator import http_responses
 from dify_kb.emulator.errors import RATE_LIMIT_MESSAGE, EmulatedError
 from dify_kb.emulator.request_body import read_slowly, read_whole_body, skip_bytes
 from dify_kb.emulator.stub_models import no_default_model_message
@@ -137,13 +137,13 @@ _LIMIT_MESSAGES: Final[Mapping[FaultKind, str]] = {
 
 
 def _build_limit_response(fault: Fault, profile: ServerProfile) -> web.Response:
-    return responses.error_response(
+    return http_responses.error_response(
         profile, EmulatedError(403, "forbidden", _LIMIT_MESSAGES[fault.kind])
     )
 
 
 def _build_no_provider_response(_fault: Fault, profile: ServerProfile) -> web.Response:
-    return responses.error_response(
+    return http_responses.error_response(
         profile, EmulatedError(400, "provider_not_initialize", no_default_model_message(profile))
     )
 
@@ -151,19 +151,19 @@ def _build_no_provider_response(_fault: Fault, profile: ServerProfile) -> web.Re
 def _build_plugin_daemon_response(_fault: Fault, profile: ServerProfile) -> web.Response:
     url = "plugin/00000000-0000-4000-8000-000000000000/management/models"
     message = f"Failed to request plugin daemon, url: {url}"
-    return responses.error_response(profile, EmulatedError(400, "invalid_param", message))
+    return http_responses.error_response(profile, EmulatedError(400, "invalid_param", message))
 
 
 def _build_being_indexed_response(_fault: Fault, profile: ServerProfile) -> web.Response:
     message = "Document:document.txt is being indexed, please try again later"
-    return responses.error_response(profile, EmulatedError(400, "invalid_action", message))
+    return http_responses.error_response(profile, EmulatedError(400, "invalid_action", message))
 
 
 def _build_status_response(fault: Fault, profile: ServerProfile) -> web.Response:
     if fault.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return responses.crash_response(profile)
+        return http_responses.crash_response(profile)
     refused = EmulatedError(fault.status, "planned", "A planned fault.")
-    response = responses.error_response(profile, refused)
+    response = http_responses.error_response(profile, refused)
     response.headers.update(_build_retry_after_header(fault))
     return response
 
@@ -179,11 +179,11 @@ _FAULT_RESPONSES: Final[Mapping[FaultKind, Callable[[Fault, ServerProfile], web.
     FaultKind.NO_PROVIDER: _build_no_provider_response,
     FaultKind.PLUGIN_DAEMON: _build_plugin_daemon_response,
     FaultKind.BEING_INDEXED: _build_being_indexed_response,
-    FaultKind.EMPTY: lambda _, profile: responses.empty_response(profile),
-    FaultKind.LOGIN_PAGE: lambda _, __: responses.login_page(),
-    FaultKind.REDIRECT: lambda _, __: responses.redirect_response("/signin"),
-    FaultKind.EARLY: lambda _, __: responses.proxy_page(413),
-    FaultKind.PAGE: lambda fault, _: responses.proxy_page(
+    FaultKind.EMPTY: lambda _, profile: http_responses.empty_response(profile),
+    FaultKind.LOGIN_PAGE: lambda _, __: http_responses.login_page(),
+    FaultKind.REDIRECT: lambda _, __: http_responses.redirect_response("/signin"),
+    FaultKind.EARLY: lambda _, __: http_responses.proxy_page(413),
+    FaultKind.PAGE: lambda fault, _: http_responses.proxy_page(
         fault.status, _build_retry_after_header(fault)
     ),
     FaultKind.STATUS: _build_status_response,
