@@ -14,7 +14,6 @@ from attrs import frozen
 from dify_kb.wire.codec import DecodeError
 
 from . import http_responses
-from .capacity_model import CREATE_ENDPOINTS, CapacityModel
 from .errors import (
     RATE_LIMIT_MESSAGE,
     EmulatedError,
@@ -26,6 +25,7 @@ from .faults import Faults
 from .faults.apply import apply_fault
 from .history import History
 from .request_body import read_body, read_whole_body
+from .request_capacity import CREATE_ENDPOINTS, CapacityModel
 from .request_context import ApiCall, EndpointHandler, RequestContext
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from attrs import frozen
 from dify_kb.errors import ConfigError
 from dify_kb.event_loops import run_in_thread_loop
 
-from .capacity_model import CapacityModel
 from .clocks import Clock, SystemClock
 from .external_knowledge import ExternalKnowledge
 from .faults import Faults
 from .history import Exchange, History, RunEvent
 from .indexer import Indexer
+from .request_capacity import CapacityModel
 from .request_context import RequestContext
 from .server_versions import get_profile
 from .settings import Settings

@@ -18,7 +18,7 @@ from .history import History, to_jsonl
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .capacity_model import CapacityModel
+    from .request_capacity import CapacityModel
     from .request_context import RequestContext
 
 _UUID: Final = "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}"
