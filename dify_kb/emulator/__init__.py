@@ -11,9 +11,9 @@ from .clocks import Clock, ManualClock, SystemClock
 from .embedded_server import Emulator, serve
 from .faults import Faults
 from .history import Exchange, RunEvent
-from .server_versions import VERSIONS
 from .settings import Settings
 from .store import DocumentState
+from .version_profiles import VERSIONS
 
 __all__ = [
     "VERSIONS",

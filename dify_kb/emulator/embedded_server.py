@@ -27,10 +27,10 @@ from .history import Exchange, History, RunEvent
 from .indexer import Indexer
 from .request_capacity import CapacityModel
 from .request_context import RequestContext
-from .server_versions import get_profile
 from .settings import Settings
 from .signed_urls import SignedUrls
 from .store import DocumentState, Store
+from .version_profiles import get_profile
 from .web_app import build_app
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from yarl import URL
 
 from dify_kb.emulator import VERSIONS, Emulator
 from dify_kb.emulator.server_profile import Quirks, ServerProfile
-from dify_kb.emulator.server_versions import CHANGES_IN_1_16, get_profile
+from dify_kb.emulator.version_profiles import CHANGES_IN_1_16, get_profile
 from dify_kb.errors import ConfigError
 
 HTML = "text/html; charset=utf-8"
