@@ -1,4 +1,4 @@
-"""The context of a request, and the binding of handlers to endpoints."""
+"""The context of a request, the rows that its path names, and the binding of handlers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from dify_kb.models import Event
 from dify_kb.wire.endpoint import Endpoint
 
 from .clocks import Clock
+from .errors import not_found_error
 from .history import Exchange, History
 from .server_profile import ServerProfile
 from .settings import Settings
 from .signed_urls import SignedUrls
-from .store import DatasetRow, Store
+from .store import DatasetRow, DocumentRow, SegmentRow, Store
 
 BodyT = TypeVar("BodyT")
 ResultT = TypeVar("ResultT")
@@ -114,6 +115,25 @@ class RequestContext:
         if self.path_dataset is None:
             raise LookupError("the path of this endpoint has no dataset id")
         return self.path_dataset
+
+
+def require_document(context: RequestContext) -> DocumentRow:
+    """Return the document of the path."""
+    row = context.store.documents.get(context.dataset.id, context.path_parameters["document_id"])
+    if row is None:
+        raise not_found_error("Document not found.")
+    return row
+
+
+def require_segment(context: RequestContext) -> SegmentRow:
+    """Return the segment of the path; up to 1.12 it may belong to another document (measured)."""
+    document = require_document(context)
+    row = context.store.segments.get(context.path_parameters["segment_id"])
+    if row is None or (
+        row.document_id != document.id and context.profile.quirks.segment_in_document
+    ):
+        raise not_found_error("Segment not found.")
+    return row
 
 
 Handler = Callable[[RequestContext, BodyT], ResultT]

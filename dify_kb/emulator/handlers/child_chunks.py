@@ -10,7 +10,13 @@ import attrs
 
 from dify_kb.emulator import serializers, stub_models
 from dify_kb.emulator.errors import invalid_param_error, not_found_error
-from dify_kb.emulator.request_context import RequestContext, handles, ignore_body
+from dify_kb.emulator.request_context import (
+    RequestContext,
+    handles,
+    ignore_body,
+    require_document,
+    require_segment,
+)
 from dify_kb.emulator.store import ChildChunkRow
 from dify_kb.emulator.validation import BodyField, BodySchema, string_validator, validate_integer
 from dify_kb.models import (
@@ -24,7 +30,6 @@ from dify_kb.models import (
 from dify_kb.wire import catalog, codec
 
 from .common_fields import check_page_and_limit, compute_page_bounds, parse_page_and_limit
-from .lookup import require_document, require_segment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,6 +10,7 @@ from dify_kb.emulator.errors import (
     invalid_param_error,
     not_found_error,
 )
+from dify_kb.emulator.request_context import require_document, require_segment
 from dify_kb.emulator.validation import (
     BodyField,
     BodySchema,
@@ -34,7 +35,6 @@ from dify_kb.models import (
 from dify_kb.wire import codec
 
 from .common_fields import check_page_and_limit, parse_page_and_limit
-from .lookup import require_document, require_segment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,7 +13,13 @@ import attrs
 from dify_kb.emulator import serializers, stub_models
 from dify_kb.emulator.errors import invalid_param_error, not_found_error
 from dify_kb.emulator.indexing_run import build_child_chunks, get_process_rule
-from dify_kb.emulator.request_context import RequestContext, handles, ignore_body
+from dify_kb.emulator.request_context import (
+    RequestContext,
+    handles,
+    ignore_body,
+    require_document,
+    require_segment,
+)
 from dify_kb.emulator.store import SegmentRow
 from dify_kb.emulator.stub_models import ModelError
 from dify_kb.models import (
@@ -32,7 +38,6 @@ from dify_kb.rag import ChunkError, chunk_children, extract_keywords
 from dify_kb.wire import catalog
 
 from .common_fields import build_page, compute_page_bounds
-from .lookup import require_document, require_segment
 from .segment_bodies import read_create, read_list, read_update
 
 if TYPE_CHECKING:
