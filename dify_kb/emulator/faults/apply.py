@@ -1,10 +1,12 @@
-"""Apply a fault to a request: delay, drop or replace its response."""
+"""Apply a fault to a request (delay, drop or replace its response); lock datasets."""
 
 from __future__ import annotations
 
 import math
 import socket
 import struct
+import time
+from collections import defaultdict
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +33,9 @@ _PIECES_PER_SECOND: Final = 10
 
 _POLL_INTERVAL: Final = 0.05
 """Seconds between checks whether the client of an unanswered request has disconnected."""
+
+_LOCK_POLL_INTERVAL: Final = 0.02
+"""Seconds between checks whether a lock was released early."""
 
 
 async def apply_fault(
@@ -189,3 +194,32 @@ _FAULT_RESPONSES: Final[Mapping[FaultKind, Callable[[Fault, ServerProfile], web.
     FaultKind.STATUS: _build_status_response,
 }
 """Builders of the responses that replace the server's own."""
+
+
+class DatasetLocks:
+    """Locks by dataset, timed in real seconds. `lock` and `release_all` are thread-safe."""
+
+    def __init__(self) -> None:
+        self._end_times: dict[str, float] = {}
+        self._queues: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+
+    def lock(self, dataset_id: str, seconds: float) -> None:
+        """Lock a dataset for `seconds` from now."""
+        self._end_times[dataset_id] = time.monotonic() + seconds
+
+    def release_all(self) -> None:
+        """Release all locks."""
+        self._end_times = {}
+
+    def is_locked(self, dataset_id: str) -> bool:
+        """Return whether creates in the dataset are blocked."""
+        return self._remaining_seconds(dataset_id) > 0
+
+    async def wait(self, dataset_id: str) -> None:
+        """Wait until the lock ends; waiters continue in order of arrival."""
+        async with self._queues[dataset_id]:
+            while (remaining := self._remaining_seconds(dataset_id)) > 0:  # noqa: ASYNC110 -- threads end it
+                await anyio.sleep(min(remaining, _LOCK_POLL_INTERVAL))
+
+    def _remaining_seconds(self, dataset_id: str) -> float:
+        return self._end_times.get(dataset_id, 0.0) - time.monotonic()

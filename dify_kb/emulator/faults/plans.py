@@ -10,7 +10,7 @@ from dify_kb.emulator.stub_models import ModelError
 from dify_kb.errors import ConfigError
 from dify_kb.wire.catalog import ENDPOINTS
 
-from .dataset_locks import DatasetLocks
+from .apply import DatasetLocks
 from .parse import PlanStep, parse_plans
 from .rules import FaultRule, RandomFaults, build_random_faults
 from .spec import (
