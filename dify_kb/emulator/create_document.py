@@ -23,7 +23,7 @@ from dify_kb.models import (
 )
 from dify_kb.wire import codec
 
-from . import builtin_metadata, serializers, stub_models
+from . import serializers, stub_models
 from .errors import invalid_param_error, not_found_error
 from .store import DocumentRow, RuleRow
 
@@ -65,7 +65,7 @@ def create_document(
         _initialize_dataset(context, body)
         row = _build_row(context, upload, body, rule)
         if dataset.built_in:
-            row = attrs.evolve(row, doc_metadata=json.dumps(builtin_metadata.build_values(row)))
+            row = attrs.evolve(row, doc_metadata=json.dumps(serializers.build_built_in_values(row)))
         old = store.documents.get_by_name(dataset.id, upload.name) if upload.replaces else None
         if old is None:
             store.documents.add(row, upload.content)

@@ -6,7 +6,7 @@ import json
 import uuid
 from typing import Any, Final
 
-from dify_kb.emulator import builtin_metadata, serializers
+from dify_kb.emulator import serializers
 from dify_kb.emulator.errors import (
     EmulatedError,
     UnvalidatedInputError,
@@ -150,7 +150,7 @@ def _check_name(context: RequestContext, name: str) -> None:
         raise invalid_param_error(f"Metadata name cannot exceed {_MAX_NAME_LENGTH} characters.")
     if any(name == row.name for row in context.store.metadata.list_by_dataset(context.dataset.id)):
         raise invalid_param_error("Metadata name already exists.")
-    if name in builtin_metadata.FIELD_TYPES:
+    if name in serializers.BUILT_IN_FIELD_TYPES:
         raise invalid_param_error("Metadata name already exists in Built-in fields.")
 
 
@@ -220,7 +220,7 @@ def list_built_in_fields(_context: RequestContext, _: None) -> BuiltInFields:
     return BuiltInFields(
         fields=[
             BuiltInField(name=name, type=MetadataType(type_))
-            for name, type_ in builtin_metadata.FIELD_TYPES.items()
+            for name, type_ in serializers.BUILT_IN_FIELD_TYPES.items()
         ]
     )
 
@@ -243,10 +243,10 @@ def set_built_in_fields(context: RequestContext, _: None) -> None:
             values = {
                 name: value
                 for name, value in (serializers.read_metadata_values(document) or {}).items()
-                if name not in builtin_metadata.FIELD_TYPES
+                if name not in serializers.BUILT_IN_FIELD_TYPES
             }
             if action == "enable":
-                values |= builtin_metadata.build_values(document)
+                values |= serializers.build_built_in_values(document)
             _write_values(context, document, values)
 
 
@@ -278,7 +278,7 @@ def _assign_values(
     values = (serializers.read_metadata_values(document) or {}) if merge else {}
     values |= {value.name: value.value for value in assignments}
     if context.dataset.built_in:
-        values |= builtin_metadata.build_values(document)
+        values |= serializers.build_built_in_values(document)
     with store.transaction():
         _write_values(context, document, values)
         if not merge:

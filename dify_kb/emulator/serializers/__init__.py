@@ -18,12 +18,16 @@ from .documents import (
     serialize_segment,
 )
 from .metadata import (
+    BUILT_IN_FIELD_TYPES,
+    build_built_in_values,
     read_metadata_values,
     serialize_metadata_field,
     serialize_metadata_fields,
 )
 
 __all__ = [
+    "BUILT_IN_FIELD_TYPES",
+    "build_built_in_values",
     "get_display_status",
     "read_metadata_values",
     "read_retrieval_model",
