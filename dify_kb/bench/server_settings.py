@@ -135,8 +135,8 @@ class SettingsTrial:
         text = "\n\n".join(f"Trial sentence {number}. " * 2 for number in range(TRIAL_CHUNKS))
         rule = ProcessRule.custom(max_tokens=50, separator="\n\n", chunk_overlap=0)
         started = loop_time()
+        errors: list[KnowledgeError] = []
         async with anyio.create_task_group() as group:
-            errors: list[KnowledgeError] = []
 
             async def create(number: int) -> None:
                 try:
@@ -300,7 +300,7 @@ class SettingsTrial:
 
 @define(kw_only=True)
 class WorkerWatch:
-    """What polls of the trial documents show about the worker."""
+    """The observations of the worker by polls of the trial documents."""
 
     started: float
     patience: float

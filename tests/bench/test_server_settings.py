@@ -7,14 +7,19 @@ from dify_kb.bench.server_settings import CONNECTIONS_TRIED, SettingCheck, Setti
 from dify_kb.emulator import Emulator, Settings
 
 
-async def run_trial(emulator: Emulator, **options: float) -> dict[str, SettingCheck]:
+async def run_trial(
+    emulator: Emulator, *, patience: float = 60.0, quota_pause: float = 60.0
+) -> dict[str, SettingCheck]:
     """Run a trial without models, and return its checks by name."""
     checks: list[SettingCheck] = []
     policy = Policy().scaled(0.01)
     async with AsyncClient(
         emulator.url, emulator.api_key, policy=policy, concurrency=CONNECTIONS_TRIED
     ) as client:
-        await SettingsTrial(client=client, report=checks.append, **options).run()
+        trial = SettingsTrial(
+            client=client, report=checks.append, patience=patience, quota_pause=quota_pause
+        )
+        await trial.run()
         assert [row.name async for row in client.datasets.iter()] == []
     return {check.check: check for check in checks}
 

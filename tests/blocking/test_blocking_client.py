@@ -297,9 +297,9 @@ def test_context_variables_reach_the_loop_thread(emulator: Emulator) -> None:
     seen: list[str] = []
 
     with Client(emulator.url, emulator.api_key, on_event=lambda _: seen.append(request.get())) as c:
-        c.ping()
+        c.datasets.list()
         request.set("42")
-        c.ping()
+        c.datasets.list()
         list(c.datasets.iter())
 
     assert seen == ["none", "42", "42"]

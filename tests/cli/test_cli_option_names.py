@@ -19,7 +19,7 @@ NUMBERS = {"N", "PORT", "SCORE", "SIZE", "DURATION", "N/UNIT", "N|LOW-HIGH"}
 
 NOT_NUMBERS = ["-1", "x", "nan", "1e400", "inf", "", "-5m"]
 
-COUNTS = {"--limit", "--top-k", "--max-unindexed", "--max-failures"}
+COUNTS = {"--limit", "--top-k", "--max-unindexed", "--max-failures", "--samples"}
 """Numbers without an upper bound."""
 
 METAVARS = NUMBERS | {
