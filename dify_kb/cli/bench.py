@@ -81,7 +81,7 @@ def measure(
     ] = None,
     html: HtmlOption = None,
     save: SaveOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without confirmation.")] = False,
+    yes: option_types.YesOption = False,
 ) -> None:
     """Measure the performance of a Dify server.
 

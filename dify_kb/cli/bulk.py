@@ -204,7 +204,7 @@ def require_terminal(action: str, verb: str) -> None:
 
 
 async def ask(question: str) -> bool:
-    """Ask a question on the terminal, and return whether the answer is yes."""
+    """Return whether a question is answered with yes on the terminal."""
     output.err.print(f"{output.escape(question)} [y/N] ", end="")
     answer = await _read_answer()
     return answer.strip().casefold() in {"y", "yes"}

@@ -31,6 +31,8 @@ journal = typer.Typer(
 )
 
 
+NAME_HELP = "Loaded folder, name of the dataset, or name or path of a journal"
+
 JournalDatasetOption = Annotated[
     str | None,
     typer.Option(
@@ -50,10 +52,7 @@ def show_(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="JOURNAL",
-            help="Loaded folder, name of the dataset, or name or path of a journal; default: all"
-            " journals.",
-            show_default=False,
+            metavar="JOURNAL", help=f"{NAME_HELP}; default: all journals.", show_default=False
         ),
     ] = None,
     dataset: JournalDatasetOption = None,
@@ -100,13 +99,7 @@ def show_(
 @journal.command()
 def export(
     context: typer.Context,
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="JOURNAL",
-            help="Loaded folder, name of the dataset, or name or path of a journal.",
-        ),
-    ],
+    name: Annotated[str, typer.Argument(metavar="JOURNAL", help=f"{NAME_HELP}.")],
     dataset: JournalDatasetOption = None,
 ) -> None:
     """Print the files of a journal as JSON Lines."""
@@ -123,10 +116,7 @@ def export(
 def prune(
     context: typer.Context,
     names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="JOURNAL", help="Loaded folders, names of datasets, or names of journals."
-        ),
+        list[str] | None, typer.Argument(metavar="JOURNAL", help=f"{NAME_HELP}; repeatable.")
     ] = None,
     dataset: JournalDatasetOption = None,
     older_than: Annotated[

@@ -20,7 +20,7 @@ from dify_kb.errors import ConfigError
 from . import completion
 
 if TYPE_CHECKING:
-    from dify_kb import ProcessRule
+    from dify_kb import MetadataSource, ProcessRule
 
 Technique = Literal["economy", "high_quality"]
 
@@ -146,6 +146,44 @@ def parse_pairs(option: str, pairs: Sequence[str]) -> dict[str, str | int | floa
     return read
 
 
+def parse_metadata_sources(
+    sources: Sequence[str],
+    keep_front_matter: bool,
+) -> list[MetadataSource]:
+    """Parse sources of metadata: `auto`, `path:{team}/**`, `table:meta.csv`.
+
+    Raises:
+        ConfigError: a source is unknown, its argument is missing, or its pattern is invalid.
+    """
+    if keep_front_matter and "front-matter" not in sources:
+        raise ConfigError(
+            "--keep-front-matter requires --metadata-from front-matter.",
+            hint="Pass --metadata-from front-matter, too.",
+        )
+    return [_parse_metadata_source(source, keep_front_matter) for source in sources]
+
+
+def _parse_metadata_source(source: str, keep_front_matter: bool) -> MetadataSource:
+    name, _, argument = source.partition(":")
+    match name, argument:
+        case "auto", "":
+            return dify_kb.Auto()
+        case "path", _ if argument:
+            return dify_kb.PathPattern(argument)
+        case "front-matter", "":
+            return dify_kb.FrontMatter(keep=keep_front_matter)
+        case "sidecar", "":
+            return dify_kb.Sidecar()
+        case "table", _ if argument:
+            return dify_kb.Table(argument)
+        case "mtime", "":
+            return dify_kb.FileTimes()
+    raise ConfigError(
+        f"Invalid source {source!r} for --metadata-from.",
+        hint="Expected auto, path:PATTERN, front-matter, sidecar, table:FILE or mtime.",
+    )
+
+
 def _parse_pair(option: str, pair: str) -> tuple[str, str | int | float]:
     name, equals, text = pair.partition("=")
     is_json = name.endswith(":")
@@ -268,7 +306,7 @@ AllOption = Annotated[bool, typer.Option("--all", help="All documents of the dat
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Change nothing; print what would be done.")
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without confirmation.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")]
 ContainsOption = Annotated[
     str | None, typer.Option("--contains", metavar="TEXT", help="Only chunks with this text.")
 ]

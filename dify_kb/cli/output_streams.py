@@ -83,7 +83,7 @@ def end_if_unwritable(stop: Callable[[int], None]) -> None:
 
 
 def continue_if_unwritable() -> None:
-    """Go on with a change of the server, or end one that was done, although nobody reads of it."""
+    """Continue without output where it cannot be written; for changes of the server."""
     if isinstance(sys.stdout, GuardedStream):
         sys.stdout.is_optional = True
 

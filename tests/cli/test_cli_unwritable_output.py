@@ -20,7 +20,7 @@ from dify_kb.emulator import Emulator
 
 BASE = "Handbuch 📚"
 DOCUMENT = "Prüfung 日本 📚.txt"
-ENDLESS = {"emulator", "external serve", "bench", "eval"}
+ENDLESS = {"emulator", "external serve", "monitor", "bench", "eval"}
 """Commands that serve until Ctrl-C, or that measure for minutes."""
 
 

@@ -136,7 +136,7 @@ class _Deletion:
     is_ending = is_closed = is_loop_closed = False
 
     def close(self) -> None:
-        """Do nothing: a deletion ends by itself."""
+        """Ignore the request: a deletion ends by itself."""
 
 
 class JournalLock:
