@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import anyio.to_thread
+
 from dify_kb import ItemResult, LoadReport, Outcome
 from dify_kb.ingest import ScanRules, Source, create_source_reader
 
@@ -41,6 +43,7 @@ async def scan_source(
     started = time.monotonic()
     counts, reasons = Counter[Outcome](), Counter[str]()
     reader = await create_source_reader(source)
+    await anyio.to_thread.run_sync(reader.prepare, abandon_on_cancel=True)
     async for batch in reader.batches(rules):
         for entry in batch:
             result = entry

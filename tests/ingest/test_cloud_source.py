@@ -80,6 +80,17 @@ async def test_objects_are_loaded_once(
     assert opened == ["00007.md"]
 
 
+async def test_ignore_file_below_the_prefix_applies(client: AsyncClient, bucket: S3Store) -> None:
+    for key in (".difyignore", "docs/a.md", "docs/b.md", "docs/drafts/c.md"):
+        obstore.put(bucket, key, b"a.md")
+    obstore.put(bucket, "docs/.difyignore", b"drafts/")
+    dataset = await create_dataset(client)
+
+    report = await client.load(dataset, make_url(bucket, "docs"))
+
+    assert count_outcomes(report) == {"added": 2}
+
+
 @pytest.mark.parametrize("size", [10, 200_000])
 async def test_object_replaced_after_the_scan_is_sent_as_it_is_now(
     client: AsyncClient, bucket: S3Store, monkeypatch: pytest.MonkeyPatch, size: int

@@ -225,6 +225,49 @@ async def test_patterns_hidden_files_and_refusals_apply(client: AsyncClient) -> 
     assert [failure.reason for failure in report.failures()] == ["encrypted"]
 
 
+async def test_ignore_file_at_the_root_applies_and_is_read_once(client: AsyncClient) -> None:
+    """As in folders, even if it is the last file of an archive."""
+    files = ("a.md", "~$lock.md", "drafts/b.md", "drafts/keep.md", "c/d.md", "c/keep.tmp.md")
+    source = MemorySource(dict.fromkeys(files, (b"text", 1)))
+    source.files[".difyignore"] = (b"drafts/\r\n*.tmp.md\n!keep.tmp.md\n!drafts/keep.md\n", 1)
+    source.files["c/.difyignore"] = (b"d.md\n", 1)
+    dataset = await create_dataset(client)
+
+    report = await client.load(dataset, source, on_event=lambda _: None)
+
+    assert sorted(await read_texts(client, dataset)) == ["a.md", "c__d.md", "c__keep.tmp.md"]
+    assert count_outcomes(report) == {"added": 3}
+    assert source.opened.count(".difyignore") == 1
+
+
+async def test_ignore_file_of_each_source_applies_to_its_files(client: AsyncClient) -> None:
+    files = {"a.md": (b"text", 1)}
+    one = MemorySource({**files, ".difyignore": (b"a.md", 1)}, "memory://one")
+    dataset = await create_dataset(client)
+
+    await client.load(dataset, [one, MemorySource(files, "memory://two")])
+
+    assert list(await read_texts(client, dataset)) == ["two__a.md"]
+
+
+async def test_ignore_file_that_cannot_be_read_ends_the_load(client: AsyncClient) -> None:
+    """What it ignores must not be sent."""
+    source = BrokenSource({".difyignore": (b"a.md", 1), "a.md": (b"text", 1)})
+    dataset = await create_dataset(client)
+
+    with pytest.raises(SourceError, match="unreadable"):
+        await client.load(dataset, source)
+
+    assert not await read_texts(client, dataset)
+
+
+class BrokenSource(MemorySource):
+    """No file can be opened."""
+
+    def open(self, entry: SourceEntry) -> OpenedEntry:
+        raise SourceError(f"{entry.key} is unreadable.")
+
+
 async def test_several_sources_have_keys_with_their_names(client: AsyncClient) -> None:
     sources = [
         MemorySource({"a.md": (b"text", 1)}, identity="memory://one"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import obstore
+from attrs import evolve
 from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
@@ -18,6 +19,8 @@ from .file_source import FileSource, OpenedEntry, SourceEntry
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime, timedelta
+
+    from obstore import ObjectMeta
 
 PART_SIZE: Final = 256 * 1024
 """Bytes that a stream holds at least before they are read."""
@@ -105,12 +108,7 @@ class CloudSource(FileSource):
             for page in obstore.list(self._store, chunk_size=1000):
                 for found in page:
                     if found["size"] or "." in found["path"].rpartition("/")[2]:
-                        yield SourceEntry(
-                            key=found["path"],
-                            size=found["size"],
-                            token=found["version"] or found["e_tag"],
-                            mtime_ns=_nanoseconds(found["last_modified"]),
-                        )
+                        yield _make_entry(found)
         except exceptions.InvalidPathError as error:
             raise SourceError(
                 f"Cannot list {self.identity}: {_summarize(error)}.",
@@ -118,6 +116,19 @@ class CloudSource(FileSource):
             ) from error
         except (exceptions.BaseError, OSError) as error:
             raise self._describe(error, f"Cannot list {self.identity}") from error
+
+    def find(self, key: str) -> SourceEntry | None:
+        """Return the object with this key, None if there is none; costs one request.
+
+        Raises:
+            SourceError: the bucket cannot be read.
+        """
+        try:
+            return evolve(_make_entry(obstore.head(self._store, key)), key=key)
+        except FileNotFoundError:
+            return None
+        except (exceptions.BaseError, OSError) as error:
+            raise self._describe(error, f"Cannot read {self.identity}") from error
 
     def open(self, entry: SourceEntry) -> OpenedEntry:
         """Open an object as it is now: the response to a request is one version of it.
@@ -214,6 +225,15 @@ def _read_aws_profile() -> dict[str, Any]:
         return {}
     region = {"region": session.region_name} if session.region_name else {}
     return {"credential_provider": Boto3CredentialProvider(session), **region}
+
+
+def _make_entry(found: ObjectMeta) -> SourceEntry:
+    return SourceEntry(
+        key=found["path"],
+        size=found["size"],
+        token=found["version"] or found["e_tag"],
+        mtime_ns=_nanoseconds(found["last_modified"]),
+    )
 
 
 def _summarize(error: Exception) -> str:

@@ -138,6 +138,10 @@ class FileSource(abc.ABC):
             SourceError: the file was deleted, or cannot be read.
         """
 
+    def find(self, key: str) -> SourceEntry | None:
+        """Return the file with this key, None if there is none. The default scans for it."""
+        return next((entry for entry in self.scan() if entry.key == key), None)
+
     def find_unchanged(self, known: Sequence[tuple[SourceEntry, str]]) -> AbstractSet[str]:
         """Return the keys of the files that still have these tokens.
 

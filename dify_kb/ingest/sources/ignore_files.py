@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
 from attrs import define, field, frozen
 
-from .path_patterns import PathPattern, compile_lines, find_match
+from .path_patterns import IgnorePattern, compile_lines, find_match
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +28,7 @@ class IgnoreLevel:
     """The patterns of one ignore file; `prefix` is its folder's path below the root, with `/`."""
 
     prefix: str
-    patterns: Sequence[PathPattern]
+    patterns: Sequence[IgnorePattern]
 
 
 IgnoreLevels = Sequence[IgnoreLevel]
@@ -101,8 +101,61 @@ class IgnoreFiles:
             error.filename = path.name
             raise
         self._read[f"{place}{path.name}"] = content
-        text = content.decode("utf-8-sig", errors="surrogateescape")
-        return [line.removesuffix("\r") for line in text.split("\n")]
+        return _split_lines(content)
+
+
+@define
+class IgnoredPaths:
+    """Tells which single paths below a root are ignored; remembers folders, not files.
+
+    `enter` returns the patterns that apply in a folder, from those of the folder above it and its
+    path below the root, which ends with `/`.
+    """
+
+    root: IgnoreLevels
+    enter: Callable[[IgnoreLevels, str], IgnoreLevels] = lambda levels, _: levels
+    _folders: dict[str, IgnoreLevels | None] = field(factory=dict)
+
+    @classmethod
+    def from_content(cls, content: bytes) -> IgnoredPaths:
+        """Create it from the content of the only ignore file, that of the root."""
+        lines = [*_DEFAULTS, *_split_lines(content)]
+        return cls([IgnoreLevel("", compile_lines(lines))])
+
+    @classmethod
+    def from_folder(cls, root: str | os.PathLike[str]) -> IgnoredPaths:
+        """Create it from the `.difyignore` files of a folder, which are read when needed."""
+        files = IgnoreFiles()
+        return cls(
+            files.enter(files.open_root(root), root, ""),
+            lambda levels, below: files.enter(levels, Path(root, below), below),
+        )
+
+    def contains(self, path: str) -> bool:
+        """Return whether a file, or a folder above it, is ignored. May block to read ignore files.
+
+        Raises:
+            OSError: an ignore file cannot be read.
+        """
+        levels = self._find_levels(path.rpartition("/")[0])
+        return levels is None or is_ignored(levels, path, is_folder=False)
+
+    def _find_levels(self, folder: str) -> IgnoreLevels | None:
+        """Return the patterns that apply in a folder; None if it is ignored."""
+        if not folder:
+            return self.root
+        if folder not in self._folders:
+            outer = self._find_levels(folder.rpartition("/")[0])
+            if outer is None or is_ignored(outer, folder, is_folder=True):
+                self._folders[folder] = None
+            else:
+                self._folders[folder] = self.enter(outer, f"{folder}/")
+        return self._folders[folder]
+
+
+def _split_lines(content: bytes) -> Sequence[str]:
+    text = content.decode("utf-8-sig", errors="surrogateescape")
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def is_ignored(levels: IgnoreLevels, path: str, *, is_folder: bool) -> bool:

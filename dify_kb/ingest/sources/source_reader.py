@@ -26,8 +26,10 @@ from dify_kb.ingest.report import ItemResult
 from dify_kb.transport.thread_batch import run_in_thread
 
 from .document_names import PathNormalizer
+from .file_content import read_stream
 from .file_source import FileSource, open_file_sources
 from .found_file import FoundFile
+from .ignore_files import IGNORE_FILE, IgnoredPaths
 from .items import Element, Item, NamedSource, Source
 from .iter_in_thread import iter_in_thread
 from .scan import Scanner, ScanRules, SeenKeys, scan
@@ -78,6 +80,9 @@ def _sum(
 
 
 T = TypeVar("T")
+
+MAX_IGNORE_FILE = 2**20
+"""Bytes read of an ignore file."""
 
 MIN_BATCH, MAX_BATCH = 200, 5000
 """Files in a batch. Large batches are faster, because a thread switch costs more than checking a
@@ -146,19 +151,34 @@ async def _reader(
 
 def _file_source_reader(sources: Sequence[FileSource]) -> SourceReader:
     """Return the reader of buckets, repositories, archives and lists of URLs."""
+    ignored: list[IgnoredPaths] = []
     return SourceReader(
         "\n".join(source.identity for source in sources),
-        lambda rules: _check_entries(sources, rules),
+        lambda rules: iter_in_thread(_iter_entries(sources, ignored, rules), lambda _: 0),
         counted=True,
-        totals=lambda rules, stop: _sum(_iter_entries(sources, rules), stop),
-        prepare=partial(_prepare_sources, sources),
+        totals=lambda rules, stop: _sum(_iter_entries(sources, ignored, rules), stop),
+        prepare=partial(_prepare_sources, sources, ignored),
         close=partial(_close_sources, sources),
     )
 
 
-def _prepare_sources(sources: Sequence[FileSource]) -> None:
+def _prepare_sources(sources: Sequence[FileSource], ignored: list[IgnoredPaths]) -> None:
+    """Prepare the sources, and read the ignore file at the root of each."""
+    ignored.clear()
     for source in sources:
         source.prepare()
+        ignored.append(IgnoredPaths.from_content(_read_ignore_file(source)))
+
+
+def _read_ignore_file(source: FileSource) -> bytes:
+    entry = source.find(IGNORE_FILE)
+    if entry is None or entry.refused:
+        return b""
+    stream = source.open(entry).stream
+    try:
+        return read_stream(stream, MAX_IGNORE_FILE)
+    finally:
+        stream.close()
 
 
 def _close_sources(sources: Sequence[FileSource]) -> None:
@@ -167,13 +187,13 @@ def _close_sources(sources: Sequence[FileSource]) -> None:
 
 
 def _iter_entries(
-    sources: Sequence[FileSource], rules: ScanRules
+    sources: Sequence[FileSource], ignored: Sequence[IgnoredPaths], rules: ScanRules
 ) -> Iterator[FoundFile | ItemResult]:
     scanner, seen = Scanner.from_rules(rules), SeenKeys()
-    for source, label in zip(sources, _label_sources(sources), strict=True):
+    for source, paths, label in zip(sources, ignored, _label_sources(sources), strict=True):
         for entry in source.scan():
             checked = scanner.check_entry(source, entry, label)
-            if checked is not None:
+            if checked is not None and not paths.contains(entry.key):
                 yield seen.reject_repeated(checked)
 
 
@@ -191,13 +211,6 @@ def _label_sources(sources: Sequence[FileSource]) -> Sequence[str]:
 def _hash(source: FileSource) -> str:
     identity = source.identity.encode(errors="surrogatepass")
     return hashlib.blake2b(identity, digest_size=4).hexdigest()
-
-
-async def _check_entries(
-    sources: Sequence[FileSource], rules: ScanRules
-) -> AsyncIterator[Sequence[CheckedFile]]:
-    async for batch in iter_in_thread(_iter_entries(sources, rules), lambda _: 0):
-        yield batch
 
 
 async def _stream_reader(elements: AsyncIterator[Element]) -> SourceReader:

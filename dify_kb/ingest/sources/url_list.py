@@ -150,6 +150,11 @@ class UrlList(FileSource):
                     self._urls.setdefault(entry.key, link.url)
             yield from entries
 
+    def find(self, key: str) -> SourceEntry | None:
+        """Return None without a request: URLs have no common root."""
+        del key
+        return None
+
     def find_unchanged(self, known: Sequence[tuple[SourceEntry, str]]) -> AbstractSet[str]:
         """Return the keys of the files that have not changed, by conditional requests.
 
