@@ -130,7 +130,7 @@ def test_ctrl_c_ends_the_call_at_once(emulator: Emulator, call: str) -> None:
         """
         import asyncio
         client = Client()
-        client.ping()
+        client.workspace.models("llm")
         running = lambda: client._loop.run(count)
         async def count():
             return len(asyncio.all_tasks())
