@@ -76,10 +76,11 @@ class TableFormat:
             for place, column in enumerate(columns)
         ]
         places = [place for place, column in enumerate(columns) if column in shortened]
-        fitted = self._fit(widths, places, MIN_SHORTENED)
-        has_id_lines = False
-        if fitted is None and columns[-1] == ID_COLUMN:
-            has_id_lines = True
+        has_ids = columns[-1] == ID_COLUMN
+        least = MIN_SHORTENED if has_ids else MIN_SHORTENED_WITHOUT_ID
+        fitted = self._fit(widths, places, least)
+        has_id_lines = fitted is None and has_ids
+        if has_id_lines:
             fitted = self._fit(widths[:-1], places, MIN_SHORTENED_WITHOUT_ID)
         if fitted is None:
             for number, row in enumerate(rows):
