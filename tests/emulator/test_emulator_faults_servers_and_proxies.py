@@ -185,7 +185,7 @@ def get_states_by_name(client: EmulatorClient, dataset: str) -> dict[str, str]:
 async def test_killed_worker_loses_its_prefetched_tasks(status: str) -> None:
     """Their documents keep their status forever (measured on 1.4.3 and 1.14.2)."""
     clock = ManualClock()
-    settings = Settings(parsing=1, splitting=1, indexing=1)
+    settings = Settings(workers=1, parsing=1, splitting=1, indexing=1)
     async with run_emulator(clock=clock, settings=settings) as client:
         dataset = await client.create_dataset()
         first = await client.create_by_file(dataset, "0.txt")
@@ -242,7 +242,7 @@ async def test_killed_workers_can_stay_dead_until_a_restart() -> None:
 
 
 async def test_kill_fault_of_a_run_kills_its_worker() -> None:
-    async with run_emulator() as client:
+    async with run_emulator(settings=Settings(workers=1)) as client:
         dataset = await client.create_dataset()
         client.emulator.faults.indexing(["die"])
         await client.create_by_file(dataset, "0.txt")
