@@ -50,10 +50,19 @@ def python_block(document: Path, containing: str) -> str:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """Return a directory with the files of a clone that the blocks use."""
-    shutil.copytree(GUIDES, tmp_path / "clone/dify_kb/guides")
+    """Return a repository of two commits with the files of a clone that the blocks use."""
+    clone = tmp_path / "clone"
+    shutil.copytree(GUIDES, clone / "dify_kb/guides")
     (tmp_path / "home").mkdir()
-    return tmp_path / "clone"
+    git = f"git -C {clone} -c user.name=a -c user.email=a@example.org"
+    change = f"echo >> {clone}/dify_kb/guides/shell.md"
+    commands = [
+        f"{git} init -q",
+        f"{git} add .",
+        *(f"{git} commit -qam one", change, f"{git} commit -qam two"),
+    ]
+    subprocess.run(["bash", "-ec", "\n".join(commands)], check=True)  # noqa: S603, S607 -- our own
+    return clone
 
 
 @pytest.fixture

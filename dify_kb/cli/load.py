@@ -68,8 +68,8 @@ def load(
         str | None,
         typer.Option(
             metavar="FILE|-",
-            help="Load the files listed in FILE, one path per line, relative to PATH (default: the"
-            " current folder).",
+            help="Load only the files of PATH (default: the current folder) that FILE lists, one"
+            " per line, as find and git diff print them. Deleted files are skipped.",
         ),
     ] = None,
     null: Annotated[
@@ -85,6 +85,22 @@ def load(
             help="Load the URLs listed in FILE, one per line, optionally as KEY<tab>URL.",
         ),
     ] = None,
+    metadata_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Set metadata from each file: auto (path, folder, stem, extension), path:PATTERN"
+            " such as path:'{team}/{year:number}/**', front-matter, sidecar (NAME.metadata.json),"
+            " table:FILE (.csv, .jsonl) or mtime; repeatable, later sources win, --metadata last.",
+        ),
+    ] = None,
+    keep_front_matter: Annotated[
+        bool,
+        typer.Option(
+            "--keep-front-matter",
+            help="Leave the header in the documents with --metadata-from front-matter.",
+        ),
+    ] = False,
     metadata: option_types.MetadataOption = None,
     on_existing: Annotated[
         OnExisting,
@@ -236,16 +252,21 @@ def load(
     143 terminated. After 5, 130 and 143 run the same command to resume.
     """
     from dify_kb.ingest import ScanRules
+    from dify_kb.ingest.metadata.collect_metadata import MetadataCollector
     from dify_kb.ingest.pacing.rate_limit import Rate
 
     from .load_runner import LoadRunner
     from .log_file import open_log
-    from .metadata import convert_known_values
 
     command: CommandContext = context.obj
     rule = option_types.parse_process_rule(mode, chunk_size, chunk_overlap, separator)
     bounds = None if concurrency is None else option_types.parse_range("--concurrency", concurrency)
     values = option_types.parse_pairs("--metadata", metadata or ())
+    sources = [
+        *option_types.parse_metadata_sources(metadata_from or (), keep_front_matter),
+        values,
+    ]
+    MetadataCollector.create(sources)  # before a dataset is created for it
     stalled = parse_duration(stall_after, "--stall-after")
     seconds = None if deadline is None else parse_duration(deadline, "--deadline")
     if rate is not None:
@@ -265,6 +286,7 @@ def load(
         exclude=exclude or (),
         as_text=as_text or (),
         gitignore=gitignore,
+        sidecars="sidecar" in (metadata_from or ()),
         max_file_size=parse_size(max_file_size, "--max-file-size", default_unit=MIB),
     )
 
@@ -277,7 +299,7 @@ def load(
             as_text=rules.as_text,
             gitignore=rules.gitignore,
             process_rule=rule,
-            metadata=await convert_known_values(client, target, values) or None,
+            metadata=sources,
             on_existing=on_existing,
             wait=wait,
             checksum=checksum,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ from dify_kb.ingest.progress_display import ProgressDisplay, progress_display, s
 from . import completion, dry_run, exit_codes, load_summary, output
 from .command_line import instruct_repetition
 from .ensure_dataset import ensure_dataset
-from .files_from import FilesFrom
+from .files_from import MISSING_REASON, FilesFrom
 from .log_file import LoadLog
 from .option_types import Technique
 from .output_streams import BROKEN_PIPE_EXIT, continue_if_unwritable
@@ -80,6 +81,7 @@ class LoadRunner:
     _interrupt: Interrupt = field(factory=Interrupt, init=False)
     _state: ProgressState = field(factory=ProgressState, init=False)
     _refused: list[ItemResult] = field(factory=list, init=False)
+    _missing: list[ItemResult] = field(factory=list, init=False)
     _named_keys: frozenset[str] = field(default=frozenset(), init=False)
     """The keys of named files that are in a named folder, too; a scan takes them for its files."""
 
@@ -136,7 +138,7 @@ class LoadRunner:
             folder=Path(self.paths[0]) if self.paths else Path(),
             source=list_file,
             null=self.null,
-            on_refused=self._record_refused,
+            on_result=self._record_listed,
             is_cancelled=lambda: self._interrupt.exit_code is not None,
         )
         files.check()
@@ -194,9 +196,11 @@ class LoadRunner:
                 report = await self.start_load(client, target, arguments)
         return self._report_finished(report)
 
-    def _record_refused(self, result: ItemResult) -> None:
-        if len(self._refused) < output.MAX_LISTED_FAILURES:
-            self._refused.append(result)
+    def _record_listed(self, result: ItemResult) -> None:
+        """Record a path of the list that is not loaded."""
+        results = self._refused if result.outcome is Outcome.FAILED else self._missing
+        if len(results) < output.MAX_LISTED_FAILURES:
+            results.append(result)
         self._handle_event(result)
 
     def _handle_event(self, event: LoadEvent) -> None:
@@ -223,10 +227,7 @@ class LoadRunner:
     def _report_finished(self, report: LoadReport) -> int:
         continue_if_unwritable()
         if self._files_from is not None:
-            refused = self._files_from.refused_count
-            report = attrs.evolve(
-                report, found=report.found + refused, failed=report.failed + refused
-            )
+            report = _add_listed(report, self._files_from.counts)
         if self.command.json:
             output.print_json({"type": "report", **report.to_dict()})
         self._log.write("report", report.to_dict())
@@ -255,6 +256,10 @@ class LoadRunner:
         if not self.dry_run:
             load_summary.print_failures(report, self._refused)
         load_summary.print_warnings(report)
+        if self._missing:
+            names = ", ".join(output.escape(result.key) for result in self._missing)
+            more = ", …" if len(self._missing) < report.skipped_reasons[MISSING_REASON] else ""
+            output.note(f"Listed files that do not exist, whose documents stay: {names}{more}")
         if line := load_summary.format_stop_reason(report):
             output.err.print(line)
         step = load_summary.next_step(report, self.command.invocation.arguments)
@@ -287,6 +292,21 @@ def _find_named_keys(paths: Sequence[str | Path]) -> frozenset[str]:
         for file in files
         for root in folders
         if root.path in file.parents and not file.is_dir()
+    )
+
+
+def _add_listed(report: LoadReport, counts: Counter[Outcome]) -> LoadReport:
+    """Return a report with the listed paths that were not loaded."""
+    missing = counts[Outcome.SKIPPED]
+    return attrs.evolve(
+        report,
+        found=report.found + counts.total(),
+        failed=report.failed + counts[Outcome.FAILED],
+        skipped=report.skipped + missing,
+        skipped_reasons={
+            **report.skipped_reasons,
+            **({MISSING_REASON: missing} if missing else {}),
+        },
     )
 
 
