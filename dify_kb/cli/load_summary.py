@@ -55,7 +55,8 @@ def print_summary(console: Console, report: LoadReport) -> None:
     counts = {outcome: getattr(report, outcome) for outcome in Outcome}
     console.print(
         f"{format_count(report.found, 'file')} found in {report.seconds:.1f} s:"
-        f" {format_counts(counts) or 'nothing to do'}."
+        f" {format_counts(counts) or 'nothing to do'}"
+        f"{f', metadata set on {report.metadata_set:,}' if report.metadata_set else ''}."
     )
     if report.skipped_reasons:
         console.print(f"{report.skipped:,} skipped: {_format_reasons(report.skipped_reasons)}.")

@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -97,22 +96,6 @@ def parse_number(text: str) -> int | float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def parse_time(what: str, text: str) -> datetime:
-    """Parse a date or time: `2024-12-31`, `2024-12-31T18:00+01:00`; UTC without an offset.
-
-    Raises:
-        ConfigError: the text is neither.
-    """
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(
-            f"Invalid time {text!r} for {what}.",
-            hint="Expected 2024-12-31 or 2024-12-31T18:00+01:00.",
-        ) from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def parse_range(option: str, text: str) -> int | tuple[int, int]:

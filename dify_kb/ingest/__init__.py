@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from .load import load, state_folder
 from .load_options import LoadOptions, OnError, Replace, Wait
-from .planning.file_plan import Metadata as LoadMetadata
+from .metadata.collect_metadata import LoadMetadata, MetadataSource
+from .metadata.front_matter import FrontMatter
+from .metadata.key_metadata import Auto, FileTimes, PathPattern
+from .metadata.metadata_files import Sidecar, Table
 from .planning.file_plan import OnExisting
 from .progress import LoadEvent, OnLoadEvent, Progress
 from .report import ItemResult, LoadReport, Outcome, StopReason
@@ -16,27 +19,34 @@ from .sources.scan_roots import resolve_roots
 from .sources.source_reader import SourceReader, create_source_reader
 
 __all__ = [
+    "Auto",
     "FileSource",
+    "FileTimes",
+    "FrontMatter",
     "Item",
     "ItemResult",
     "LoadEvent",
     "LoadMetadata",
     "LoadOptions",
     "LoadReport",
+    "MetadataSource",
     "NamedSource",
     "OnError",
     "OnExisting",
     "OnLoadEvent",
     "OpenedEntry",
     "Outcome",
+    "PathPattern",
     "Progress",
     "Replace",
     "Results",
     "ScanRules",
+    "Sidecar",
     "Source",
     "SourceEntry",
     "SourceReader",
     "StopReason",
+    "Table",
     "Wait",
     "create_source_reader",
     "iter_results",

@@ -7,7 +7,6 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -27,13 +26,14 @@ from .engine.run import LoadRun
 from .engine.verify import Verifier
 from .journal import Journal, iter_failed_results, open_journal
 from .load_options import ServerAccess
+from .metadata.collect_metadata import MetadataCollector
 from .pacing.admission import Admission
 from .pacing.circuit_breaker import CircuitBreaker
 from .report import StopReason
 from .sources.source_reader import create_source_reader
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from dify_kb.transport import AttemptEvent, Sender
 
@@ -83,6 +83,7 @@ async def _load_watched(
     options = attrs.evolve(options, on_event=on_event)
     unlimited = attrs.evolve(sender.policy.retry, total=None)
     policy = attrs.evolve(sender.policy, retry=unlimited)
+    metadata = await anyio.to_thread.run_sync(MetadataCollector.create, options.metadata_sources)
     reader = await create_source_reader(source)
     # Without retries: the upload queue repeats failed uploads, after a pause for all of them.
     once = attrs.evolve(policy.retry, read_attempts=1, write_attempts=1, throttled_attempts=1)
@@ -115,7 +116,7 @@ async def _load_watched(
     )
     try:
         await anyio.to_thread.run_sync(reader.prepare, abandon_on_cancel=True)
-        return await _load(server, watched, reader, options, requests, callbacks)
+        return await _load(server, watched, reader, options, requests, callbacks, metadata)
     finally:
         admission.close()
         with anyio.CancelScope(shield=True):
@@ -129,6 +130,7 @@ async def _load(
     options: LoadOptions,
     requests: AttemptCounter,
     callbacks: _Callbacks,
+    metadata: MetadataCollector,
 ) -> LoadReport:
     started = time.monotonic()
     dataset = await server.datasets.get(server.breaker.dataset_id)
@@ -141,8 +143,8 @@ async def _load(
         total = (await server.documents.list(dataset, limit=1)).total
         dataset = attrs.evolve(dataset, document_count=total)
     assignment = MetadataAssignment(sender, dataset)
-    if isinstance(options.metadata, Mapping):
-        await assignment.require(options.metadata)
+    if metadata.constant_values:
+        await assignment.require(metadata.constant_values)
     identity = {"server": server.identity or "", "dataset": dataset.id}
     if source.identity is not None:
         identity["source"] = source.identity
@@ -156,6 +158,7 @@ async def _load(
             options=options,
             assignment=assignment,
             requests=requests,
+            metadata=metadata,
         )
         with callbacks.scope, _raise_single_error():
             await run.execute()
@@ -166,9 +169,12 @@ async def _load(
         except JournalError as error:
             run.files.stop_for_error(error)
         verified = options.verifies and await _verify(server, dataset, journal, run)
+        report = run.ledger.report(time.monotonic() - started)
+        whole = run.ledger.has_ended and report.stopped is None
         report = attrs.evolve(
-            run.ledger.report(time.monotonic() - started),
+            report,
             verified=verified,
+            warnings=[*report.warnings, *metadata.warnings(complete=whole)],
             _failures=_make_failure_reader(journal),
         )
         if source.identity and not report.found and report.stopped is None:

@@ -22,7 +22,9 @@ from dify_kb.models import MAX_FILE_SIZE, UNSET, DocForm, ProcessRule, Unset
 from dify_kb.resources import Datasets, Documents
 from dify_kb.wire import codec
 
-from .planning.file_plan import DATASET_RULE, Metadata, OnExisting, PlanOptions
+from .metadata.collect_metadata import LoadMetadata, MetadataSource, list_sources
+from .metadata.metadata_files import Sidecar
+from .planning.file_plan import DATASET_RULE, OnExisting, PlanOptions
 from .progress import OnLoadEvent
 from .sources.items import require_path
 from .sources.scan import ScanRules
@@ -71,6 +73,10 @@ def _validate_concurrency(_: object, attribute: Attribute[Any], value: object) -
         check_type(value, int, attribute.name, "a whole number or a pair (low, high)")
 
 
+def _validate_metadata(_: object, __: object, value: LoadMetadata) -> None:
+    list_sources(value)
+
+
 def _patterns(value: str | Sequence[str]) -> Sequence[str]:
     return (value,) if isinstance(value, str) else tuple(value)
 
@@ -114,7 +120,7 @@ class LoadOptions:
     gitignore: bool = False
     process_rule: ProcessRule | None = None
     doc_form: DocForm | Unset = field(default=None, converter=_doc_form)
-    metadata: Metadata = None
+    metadata: LoadMetadata = field(default=None, validator=_validate_metadata)
     on_existing: OnExisting = field(
         default="overwrite", validator=_validate_choice("overwrite", "skip", "fail")
     )
@@ -170,7 +176,13 @@ class LoadOptions:
             as_text=self.as_text,
             max_file_size=self.max_file_size,
             gitignore=self.gitignore,
+            sidecars=any(isinstance(source, Sidecar) for source in self.metadata_sources),
         )
+
+    @property
+    def metadata_sources(self) -> Sequence[MetadataSource]:
+        """The sources of metadata; later ones win."""
+        return list_sources(self.metadata)
 
     @property
     def follows(self) -> bool:

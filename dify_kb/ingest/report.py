@@ -118,7 +118,8 @@ class LoadReport:
     `bytes` is the size of the accepted files. `requests` counts all attempts, `retries` those after
     the first of a call or a file; `goodput` is in documents per second.
     `skipped_reasons` maps each reason to the number of files skipped for it. `warnings` are
-    sentences about the load as a whole. `journal` is the path of the journal, None if it was kept
+    sentences about the load as a whole. `metadata_set` counts the documents whose metadata was set,
+    those of unchanged files too. `journal` is the path of the journal, None if it was kept
     in memory. After a dry run, `pending` counts the files that would be sent; they do not make
     the report falsy.
     """
@@ -141,6 +142,7 @@ class LoadReport:
     dry_run: bool = False
     stopped: StopReason | None = None
     stop_message: str | None = None
+    metadata_set: int = 0
     skipped_reasons: Mapping[str, int] = field(factory=dict)
     warnings: Sequence[str] = ()
     journal: str | None = None

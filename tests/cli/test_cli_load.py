@@ -73,6 +73,54 @@ def test_metadata_is_set_with_its_type(cli: Cli, docs: Path) -> None:
     assert (own["year"]["type"], own["year"]["value"]) == ("number", 2024)
 
 
+def test_metadata_comes_from_sources(cli: Cli, docs: Path) -> None:
+    (docs / "reset.md").write_text("---\nyear: 2024\nteam: x\n---\nHold the button.")
+    (docs / "reset.md.metadata.json").write_text('{"metadataAttributes": {"rank": 1}}')
+    (docs.parent / "meta.csv").write_text("key,level\nreset.md,high\n")
+    sources = ("auto", "path:{folder_name}/*", "front-matter", "sidecar", "mtime")
+    arguments = [
+        *("load", str(docs), "--dataset", "d", "--create", "--metadata", "team=infra"),
+        *(word for source in sources for word in ("--metadata-from", source)),
+        *("--metadata-from", f"table:{docs.parent / 'meta.csv'}"),
+    ]
+
+    code, out, _ = cli(*arguments, "--dry-run")
+    assert (code, out.splitlines()[0]) == (0, "send    reset.md")
+    assert "metadata.json" not in out
+    code, out, _ = cli(*arguments)
+    assert (code, "metadata set on 2" in out) == (0, True)
+
+    _, out, _ = cli("--json", "documents", "show", "--dataset", "d", "reset.md")
+    values = {one["name"]: one["value"] for one in parse_json_lines(out)[0]["doc_metadata"]}
+    assert {name: values[name] for name in ("path", "year", "team", "rank", "level")} == {
+        "path": "reset.md", "year": 2024, "team": "infra", "rank": 1, "level": "high",
+    }  # fmt: skip
+    assert "modified" in values
+    code, out, _ = cli(*arguments, "--metadata", "owner=jo")
+    assert "2 unchanged, 1 skipped, metadata set on 2." in out
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--metadata-from", "yaml"], "Invalid source 'yaml' for --metadata-from"),
+        (["--metadata-from", "path:"], "Invalid source 'path:'"),
+        (["--metadata-from", "path:a/*"], "Invalid path pattern 'a/*'"),
+        (["--metadata-from", "table:missing.csv"], "Cannot read the table missing.csv"),
+        (["--metadata", "source=x"], "built-in"),
+        (["--keep-front-matter"], "--keep-front-matter requires --metadata-from front-matter"),
+    ],
+)
+def test_invalid_source_of_metadata_is_an_error_before_the_dataset_is_created(
+    cli: Cli, docs: Path, emulator: Emulator, words: list[str], problem: str
+) -> None:
+    code, _, err = cli("load", str(docs), "--dataset", "d", "--create", *words)
+
+    assert code in {1, 2}
+    assert problem in parse_error(err)[0]
+    assert not emulator.history
+
+
 def test_dry_run_prints_planned_actions(cli: Cli, docs: Path, emulator: Emulator) -> None:
     """A dry run creates no dataset, no document and no journal."""
     (docs / "big.txt").write_text("x" * 2**20 * 2)

@@ -8,6 +8,7 @@ from attrs import evolve
 
 from dify_kb.ingest import ItemResult, Outcome
 from dify_kb.ingest.journal import JournalRow, JournalState
+from dify_kb.ingest.metadata.labels import HeaderState, Labels
 from dify_kb.ingest.planning.file_plan import (
     ARCHIVED_BY_HAND,
     DISABLED_BY_HAND,
@@ -51,12 +52,17 @@ def decide(
     remote: RemoteDocument | None,
     *,
     same: bool = True,
-    labels: str = "",
+    new_metadata: bool = False,
     **wishes: Any,
 ) -> str:
     """Return the action, or the outcome with its reason."""
     decided = plan_file(
-        FOUND, row, remote, PlanOptions(**wishes), is_unchanged=lambda _: same, labels=labels
+        FOUND,
+        row,
+        remote,
+        PlanOptions(**wishes),
+        is_unchanged=lambda _: same,
+        has_new_metadata=new_metadata,
     )
     assert decided.name == "a__b.md"
     if isinstance(decided, PlannedFile):
@@ -222,31 +228,22 @@ def test_unsent_file_is_sent(*, same: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("remembered", "wanted", "decision"),
-    [
-        ("", "", "unchanged"),
-        ("l1", "l1", "unchanged"),
-        ("l1", "", "unchanged"),
-        ("", "l1", "assign metadata"),
-        ("l1", "l2", "assign metadata"),
-    ],
+    ("new_metadata", "decision"), [(False, "unchanged"), (True, "assign metadata")]
 )
 @pytest.mark.parametrize(
     ("state", "follow"), [(JournalState.DONE, True), (JournalState.ACCEPTED, False)]
 )
 def test_changed_metadata_is_assigned(
-    remembered: str, wanted: str, decision: str, state: JournalState, *, follow: bool
+    decision: str, state: JournalState, *, new_metadata: bool, follow: bool
 ) -> None:
-    memory = row(state, labels=remembered)
-
-    assert decide(memory, OURS, labels=wanted, follow=follow) == decision
+    assert decide(row(state), OURS, new_metadata=new_metadata, follow=follow) == decision
 
 
 def test_plans_to_follow_or_set_metadata_keep_the_document() -> None:
-    for state, labels in ((JournalState.ACCEPTED, ""), (JournalState.DONE, "new")):
+    for state in (JournalState.ACCEPTED, JournalState.DONE):
         memory = row(state)
         decided = plan_file(
-            FOUND, memory, OURS, PlanOptions(), is_unchanged=lambda _: True, labels=labels
+            FOUND, memory, OURS, PlanOptions(), is_unchanged=lambda _: True, has_new_metadata=True
         )
 
         assert isinstance(decided, PlannedFile)
@@ -408,3 +405,19 @@ def test_stalled_document_is_followed_for_a_while() -> None:
 
     assert isinstance(decided, PlannedFile)
     assert decided.stalled_before
+
+
+def test_size_of_the_upload_is_known_without_its_header() -> None:
+    """Lists show the size that was sent, by which a lost upload is found."""
+    sent = row(JournalState.SENDING, labels="unset.removed.3")
+    planned = PlannedFile(
+        found=FOUND,
+        name=FOUND.name,
+        action=PlannedAction.SEND,
+        labels=Labels("", HeaderState.REMOVED, 1),
+    )
+
+    assert planned.sent_size == FOUND.size - 1
+    assert evolve(planned, row=sent).sent_size == sent.size - 3
+    assert str(Labels.parse("unset.removed.3")) == "unset.removed.3"
+    assert Labels.parse("abc") == Labels("abc")

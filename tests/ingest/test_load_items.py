@@ -373,14 +373,22 @@ async def test_metadata_of_the_item_and_of_a_function_are_merged(client: AsyncCl
     assert str(values["b.md"]["length"]) == "5"
 
 
-async def test_invalid_metadata_fails_its_item_alone(client: AsyncClient) -> None:
+async def test_a_value_that_cannot_be_set_is_a_warning_of_its_item(client: AsyncClient) -> None:
     dataset = await create_dataset(client)
+    results = dict[str, ItemResult]()
 
     report = await client.load(
-        dataset, [Item("a.md", text="a", metadata={"field": object()}), *items(2)]
+        dataset,
+        [Item("a.md", text="a", metadata={"field": object(), "year": 2024}), *items(2)],
+        on_event=lambda event: (
+            results.update({event.key: event}) if isinstance(event, ItemResult) else None
+        ),
     )
 
-    assert count_outcomes(report) == {"added": 2, "failed": 1}
+    assert count_outcomes(report) == {"added": 3}
+    assert report.metadata_set == 1
+    assert "Unsupported value for metadata field 'field'" in results["a.md"].warnings[0]
+    assert report.warnings == [f"{results['a.md'].warnings[0]} (in 'a.md')."]
 
 
 @pytest.mark.parametrize(

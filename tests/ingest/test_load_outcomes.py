@@ -68,7 +68,7 @@ async def test_changed_metadata_alone_sends_no_file(
     assert (await values(client, dataset))["000.md"] == {"team": "infra", "year": 2024}
 
 
-async def test_invalid_metadata_fails_its_file_alone(client: AsyncClient, folder: Path) -> None:
+async def test_invalid_metadata_is_a_warning_of_its_file(client: AsyncClient, folder: Path) -> None:
     write_files(folder, 3)
     dataset = await create_dataset(client)
     await client.metadata.create(dataset, name="year", type="number")
@@ -77,10 +77,9 @@ async def test_invalid_metadata_fails_its_file_alone(client: AsyncClient, folder
         dataset, folder, metadata=lambda item: {"year": "old" if "1" in item.key else 1999}
     )
 
-    assert count_outcomes(report) == {"added": 2, "failed": 1}
-    (failure,) = report.failures()
-    assert failure.key == "001.md"
-    assert "metadata" in str(failure.reason)
+    assert count_outcomes(report) == {"added": 3}
+    (warning,) = report.warnings
+    assert "'old'; the field was not set (in '001.md')" in warning
 
 
 @pytest.mark.parametrize("dry_run", [False, True])

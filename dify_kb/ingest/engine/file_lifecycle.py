@@ -262,6 +262,7 @@ class FileLifecycle:
         self.pending.remove(file)
         self.followed.remove(file)
         failed = error or reason if outcome is Outcome.FAILED else None
+        self.ledger.metadata_warnings.add(file.key, file.metadata_warnings)
         self.ledger.record_result(file.result(outcome, reason, failed))
         self._stop_over_limit()
         self._finish_if_all_ended()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,16 +12,16 @@ from attrs import define
 from dify_kb.errors import KnowledgeError, NotFoundError
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.planning.document_lookup import DocumentLookup
-from dify_kb.ingest.planning.file_plan import metadata_fingerprint
 from dify_kb.ingest.report import Outcome
 from dify_kb.resources import Documents
 from dify_kb.resources.metadata_assignment import MetadataAssignment
+from dify_kb.resources.metadata_validation import AssignableValue
 
 from .file_lifecycle import FileLifecycle
 from .file_states import FileEvent, FileState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from .tracked_file import TrackedFile
 
@@ -44,7 +45,7 @@ class MetadataAssigner:
 
     async def _assign(self, files: Sequence[TrackedFile]) -> None:
         by_id = {file.document.id: file for file in files if file.document is not None}
-        wanted = {document_id: file.planned.metadata for document_id, file in by_id.items()}
+        wanted = dict[str, Mapping[str, AssignableValue]]()
         fresh = {
             document_id
             for document_id, file in by_id.items()
@@ -52,6 +53,10 @@ class MetadataAssigner:
         }
 
         async def assign() -> Mapping[str, str | None]:
+            for document_id, file in by_id.items():
+                wanted[document_id], file.refused_metadata = await self.assignment.convert(
+                    file.planned.metadata
+                )
             return await self.assignment.assign(wanted, fresh=fresh)
 
         # Setting metadata is idempotent and can be retried like a read.
@@ -59,7 +64,8 @@ class MetadataAssigner:
         for document_id, file in by_id.items():
             reason = reasons[document_id]
             if reason is None:
-                file.metadata_recorded = metadata_fingerprint(file.planned.metadata)
+                file.metadata_set = True
+                self.files.ledger.metadata_set += bool(wanted[document_id])
                 self.files.apply(file, FileEvent.METADATA_SET)
             else:
                 message = f"indexed, but its metadata could not be set: {reason}"

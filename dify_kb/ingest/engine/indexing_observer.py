@@ -130,7 +130,7 @@ class IndexingObserver:
         followed.count_miss(self.timing.confirm_interval)
         if followed.missed < MAX_OTHER_UPLOADS or not row.indexing_status.is_final:
             return
-        if row.upload_file and row.upload_file.size == followed.file.planned.found.size:
+        if row.upload_file and row.upload_file.size == followed.file.planned.sent_size:
             followed.file.warnings = (DOCUMENT_REPLACED,)
             followed.document = evolve(followed.document, upload_file_id=None)
             self.process_row(followed, row)

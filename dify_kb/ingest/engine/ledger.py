@@ -10,6 +10,7 @@ from attrs import define, field
 
 from dify_kb.ingest.journal import Journal, JournalState
 from dify_kb.ingest.load_options import LoadOptions
+from dify_kb.ingest.metadata.collect_metadata import MetadataWarnings
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.progress import Progress
 from dify_kb.ingest.report import GOOD_OUTCOMES, ItemResult, LoadReport, Outcome, StopReason
@@ -143,6 +144,9 @@ class Ledger:
     _worked: int = 0
     _began: float = field(factory=loop_time)
     deleted_characters: DeletedCharactersWarning = field(factory=DeletedCharactersWarning)
+    metadata_warnings: MetadataWarnings = field(factory=MetadataWarnings)
+    metadata_set: int = 0
+    """Number of documents whose metadata was set."""
 
     @property
     def has_ended(self) -> bool:
@@ -195,10 +199,10 @@ class Ledger:
         ):
             state = row.state
         elif state is JournalState.DONE and not self.options.follows:
-            if not file.metadata_recorded:
+            if not file.metadata_set:
                 return  # the row is `accepted` already
             state = JournalState.ACCEPTED
-        self.journal.record_state(file.key, state, reason=reason, labels=file.metadata_recorded)
+        self.journal.record_state(file.key, state, reason=reason, labels=str(file.labels))
 
     def record_result(self, result: ItemResult) -> None:
         """Record an outcome; with `verify`, hold a good outcome until it is verified."""
@@ -269,7 +273,8 @@ class Ledger:
             seconds=seconds,
             goodput=loaded / seconds if seconds else 0.0,
             skipped_reasons=dict(self.skipped_reasons),
-            warnings=self.deleted_characters.warnings(),
+            metadata_set=self.metadata_set,
+            warnings=[*self.deleted_characters.warnings(), *self.metadata_warnings.warnings()],
             dry_run=self.options.dry_run,
             stopped=None if in_time else self.stop.reason,
             stop_message=None if in_time else self.stop.message,

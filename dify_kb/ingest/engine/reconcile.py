@@ -113,8 +113,8 @@ def decide_next_step(  # noqa: PLR0911 -- one for each row of the table
 
 def _matches_upload(planned: PlannedFile, document: Document) -> bool:
     file = document.upload_file
-    size = planned.row.size if planned.row else planned.found.size
-    return file is not None and file.size in {None, size} and document.created_from in {None, "api"}
+    same_size = file is not None and file.size in {None, planned.sent_size}
+    return same_size and document.created_from in {None, "api"}
 
 
 def _has_recovered(planned: PlannedFile, document: Document) -> bool:

@@ -12,6 +12,7 @@ from attrs import define, field
 from dify_kb.errors import KnowledgeError
 from dify_kb.ingest.journal import Journal
 from dify_kb.ingest.load_options import LoadOptions, ServerAccess
+from dify_kb.ingest.metadata.collect_metadata import MetadataCollector
 from dify_kb.ingest.pacing.indexing_backlog import IndexingBacklog
 from dify_kb.ingest.planning.document_lookup import DocumentLookup
 from dify_kb.ingest.planning.file_plan import PlannedFile
@@ -51,6 +52,7 @@ class LoadRun:
     options: LoadOptions
     assignment: MetadataAssignment
     requests: AttemptCounter
+    metadata: MetadataCollector = field(factory=MetadataCollector)
     ledger: Ledger = field(init=False)
     files: FileLifecycle = field(init=False)
     _lookup: DocumentLookup = field(init=False)
@@ -177,7 +179,7 @@ class LoadRun:
             source=self.source,
             rules=self.options.rules,
             options=self.options.plan_options,
-            metadata=self.options.metadata,
+            metadata=self.metadata,
             checksum=self.options.checksum,
             breaker=self.server.breaker,
             added=self.files.followed.activity.added,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -13,11 +14,13 @@ from dify_kb.ingest.planning.file_plan import PlannedAction, PlannedFile
 from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.models import IndexingStatus
+from dify_kb.resources.metadata_validation import MetadataWarning
 from dify_kb.transport.clock import loop_time
 
 from .file_states import FileEvent, FileState
 
 if TYPE_CHECKING:
+    from dify_kb.ingest.metadata.labels import Labels
     from dify_kb.models import Document
 
 MAX_CLOCK_SKEW = timedelta(minutes=2)
@@ -106,8 +109,11 @@ class TrackedFile:
     """Whether the upload replaces a document that existed before this run."""
 
     index_seconds: float | None = None
-    metadata_recorded: str = ""
-    """The fingerprint of the metadata that was set."""
+    metadata_set: bool = False
+    """Whether the metadata was set."""
+
+    refused_metadata: Sequence[MetadataWarning] = ()
+    """The values that do not fit the type of their field."""
 
     warnings: tuple[str, ...] = ()
     failure: str | None = None
@@ -149,6 +155,19 @@ class TrackedFile:
         if self.planned.action is PlannedAction.ASSIGN_METADATA:
             return Outcome.UNCHANGED
         return Outcome.UPDATED if self.updates else Outcome.ADDED
+
+    @property
+    def labels(self) -> Labels:
+        """The labels to record: without those of values that were not set."""
+        planned = self.planned
+        if self.metadata_set or not planned.metadata:
+            return planned.labels
+        return planned.labels.without_values()
+
+    @property
+    def metadata_warnings(self) -> Sequence[MetadataWarning]:
+        """The warnings about metadata."""
+        return (*self.planned.warnings, *self.refused_metadata)
 
     @property
     def is_new_document(self) -> bool:
@@ -205,7 +224,7 @@ class TrackedFile:
             size=self.planned.found.size,
             attempts=self.attempts,
             reconciled=document.reconciled if document else False,
-            warnings=self.warnings,
+            warnings=(*self.warnings, *(one.message for one in self.metadata_warnings)),
             error=error,
             timings=timings,
         )

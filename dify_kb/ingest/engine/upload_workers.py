@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -32,6 +31,7 @@ from dify_kb.ingest.journal import (
     JournalState,
     NameTakenError,
 )
+from dify_kb.ingest.metadata.collect_metadata import ResolvedMetadata
 from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.ingest.sources.document_names import file_extension
 from dify_kb.ingest.sources.file_content import (
@@ -51,6 +51,7 @@ from .ledger import DeletedCharactersWarning
 from .tracked_file import UploadedDocument, latest_server_time
 
 if TYPE_CHECKING:
+    from dify_kb.ingest.planning.file_plan import PlannedFile
     from dify_kb.models import CreatedDocument
 
     from .tracked_file import TrackedFile
@@ -90,15 +91,22 @@ class Uploader:
             OutcomeUnknownError: the server may have stored the document.
             KnowledgeError: the connection or the server failed, or the server refused the file.
         """
-        content = await self._read_and_record(file)
+        content, metadata = await self._read_and_record(file)
         try:
             if content.file is not file.planned.found:
                 file.planned = evolve(file.planned, found=content.file)
+            if metadata is not None:
+                file.planned = evolve(
+                    file.planned,
+                    metadata=metadata.values,
+                    labels=metadata.labels,
+                    warnings=metadata.warnings,
+                )
             if not file.attempts:
                 self.deleted_characters.add(file.key, content.deleted_characters)
             started = loop_time()
             created = await self._create(file, content)
-            if isinstance(content.data, Path):
+            if not isinstance(content.data, bytes):
                 await run_in_thread(require_unchanged, content)
         finally:
             content.close()
@@ -114,13 +122,15 @@ class Uploader:
             queued_at=latest_server_time(time.time()) if replaced else document.created_at,
         )
 
-    async def _read_and_record(self, file: TrackedFile) -> FileContent:
+    async def _read_and_record(
+        self, file: TrackedFile
+    ) -> tuple[FileContent, ResolvedMetadata | None]:
         """Read a file and record the intent to send it: in one thread call for a small file."""
-        found, read = file.planned.found, list[FileContent]()
+        found, read = file.planned.found, list[tuple[FileContent, ResolvedMetadata | None]]()
 
         def row() -> JournalRow:
-            read.append(read_content(found))
-            return self._row(file, read[0])
+            read.append(_read_with_metadata(file.planned))
+            return self._row(file, *read[0])
 
         if is_small(found):
             try:
@@ -130,15 +140,17 @@ class Uploader:
             else:
                 return read[0]
         run = run_in_batch if found.source is None else run_in_thread
-        content = await run(read_content, found)
+        content, metadata = await run(_read_with_metadata, file.planned)
         try:
-            await self.journal.record_intent(self._row(file, content))
+            await self.journal.record_intent(self._row(file, content, metadata))
         except BaseException:
             content.close()
             raise
-        return content
+        return content, metadata
 
-    def _row(self, file: TrackedFile, content: FileContent) -> JournalRow:
+    def _row(
+        self, file: TrackedFile, content: FileContent, metadata: ResolvedMetadata | None
+    ) -> JournalRow:
         found, replaces = content.file, file.planned.replaces
         return JournalRow(
             key=found.key,
@@ -147,7 +159,7 @@ class Uploader:
             token=content.token,
             content=content.digest,
             rule=self.fingerprint,
-            labels="",
+            labels="" if metadata is None else str(metadata.labels.without_values()),
             state=JournalState.SENDING,
             attempts=file.attempts + 1,
             sent_at=time.time(),
@@ -179,6 +191,24 @@ class Uploader:
             process_rule=rule,
             duplicate=not (self.swaps and file.planned.replaces is not None),
         )
+
+
+def _read_with_metadata(planned: PlannedFile) -> tuple[FileContent, ResolvedMetadata | None]:
+    """Return the content of a file, and its metadata unless it is complete. Blocking.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    content = read_content(planned.found)
+    if planned.unread is None:
+        return content, None
+    try:
+        metadata = planned.unread.resolve(content)
+        removed = metadata.labels.removed
+        return content.without_head(removed) if removed else content, metadata
+    except BaseException:
+        content.close()
+        raise
 
 
 _log = logging.getLogger(__name__)

@@ -127,6 +127,10 @@ class Journal:
         """Record the new token of a file whose content did not change."""
         self._database.add("UPDATE item SET token = ? WHERE key = ?", token, key)
 
+    def update_labels(self, key: str, labels: str) -> None:
+        """Record the labels of a file on whose document nothing has to be set."""
+        self._database.add("UPDATE item SET labels = ? WHERE key = ?", labels, key)
+
     async def flush(self) -> None:
         """Wait until all writes are on disk.
 

@@ -42,9 +42,10 @@ class JournalRow:
     `token` is that of the file when it was read: times and inode, an ETag or a blob id. None if the
     file could change without changing it, so that contents have to be compared.
 
-    `content` is the SHA-256 digest of the content sent; `rule` and `labels` are fingerprints of its
-    chunking settings and metadata. `previous` is the id of the document's uploaded file before the
-    latest upload, which distinguishes the new version from the old one.
+    `content` is the SHA-256 digest of the file sent; `rule` is a fingerprint of its chunking
+    settings, `labels` one of its metadata (see `ingest.metadata.labels`). `previous` is the id
+    of the document's uploaded file before the latest upload, which distinguishes the new version
+    from the old one.
     """
 
     key: str

@@ -30,37 +30,19 @@ Otherwise the action depends on the row, and on whether content and chunking set
 from __future__ import annotations
 
 import enum
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
 from attrs import evolve, field, frozen
 
 from dify_kb.ingest.journal.journal_rows import JournalRow, JournalState
+from dify_kb.ingest.metadata.collect_metadata import FileMetadata
+from dify_kb.ingest.metadata.labels import Labels
 from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.ingest.sources.found_file import FoundFile
-from dify_kb.ingest.sources.items import Item
-from dify_kb.resources.metadata_validation import AssignableValue
-
-Metadata = Mapping[str, object] | Callable[[Item], Mapping[str, object] | None] | None
-"""Values by field name for every document, or a function that returns those of an item."""
-
-
-def metadata_fingerprint(metadata: Mapping[str, AssignableValue]) -> str:
-    """Return a hash of the values; "" if there are none."""
-    if not metadata:
-        return ""
-    encoded = json.dumps(metadata, sort_keys=True, default=_encode)
-    return hashlib.sha256(encoded.encode()).hexdigest()[:16]
-
-
-def _encode(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else repr(value)
-
+from dify_kb.resources.metadata_validation import AssignableValue, MetadataWarning
 
 OnExisting = Literal["overwrite", "skip", "fail"]
 
@@ -98,12 +80,26 @@ class PlannedFile:
     row: JournalRow | None = None
     is_unchanged: bool = False
     metadata: Mapping[str, AssignableValue] = field(factory=dict)
+    labels: Labels = field(factory=Labels)
+    """The labels of `metadata` in the journal, once it is set."""
+
+    warnings: Sequence[MetadataWarning] = ()
+    unread: FileMetadata | None = None
+    """The metadata that is completed when the file is read; None if it is complete."""
+
     attempts: int = 0
     is_first: bool = False
     """Whether the file is sent before all others, because its document is empty."""
 
     has_stalled: bool = False
     """Whether its document stalled in an earlier run and has to be created again."""
+
+    @property
+    def sent_size(self) -> int:
+        """The size of the latest upload, in bytes: without a header that was removed."""
+        if self.row is not None:
+            return self.row.size - Labels.parse(self.row.labels).removed
+        return self.found.size - self.labels.removed
 
     @property
     def stalled_before(self) -> bool:
@@ -149,13 +145,13 @@ def plan_file(  # noqa: PLR0911 -- the rows of the table
     *,
     is_unchanged: Callable[[JournalRow], bool],
     metadata: Mapping[str, AssignableValue] = MappingProxyType({}),
-    labels: str = "",
+    has_new_metadata: bool = False,
 ) -> PlannedFile | ItemResult:
     """Return the plan for a file, or its result if there is nothing to do.
 
     Args:
         is_unchanged: returns whether the file has not changed since it was sent; may read the file.
-        labels: the fingerprint of `metadata`.
+        has_new_metadata: whether the metadata differs from that which the row records.
     """
     name = found.name
     first = PlannedFile(
@@ -192,7 +188,7 @@ def plan_file(  # noqa: PLR0911 -- the rows of the table
                 row=row if has_stalled else None,
             )
         return changed
-    return _plan_by_row(first, row, options, labels)
+    return _plan_by_row(first, row, options, has_new_metadata=has_new_metadata)
 
 
 def _is_own_document(row: JournalRow, remote: RemoteDocument | None) -> bool:
@@ -203,7 +199,7 @@ def _is_own_document(row: JournalRow, remote: RemoteDocument | None) -> bool:
 
 
 def _plan_by_row(
-    planned: PlannedFile, row: JournalRow, options: PlanOptions, labels: str
+    planned: PlannedFile, row: JournalRow, options: PlanOptions, *, has_new_metadata: bool
 ) -> PlannedFile | ItemResult:
     """Plan a file that has not changed since it was sent."""
     match row.state:
@@ -220,10 +216,10 @@ def _plan_by_row(
         case JournalState.FAILED:
             reason = f"{row.reason} ({FAILED_BEFORE})" if row.reason else FAILED_BEFORE
             return _ended_result(planned, Outcome.FAILED, reason)
-        case _ if labels not in {"", row.labels}:
+        case _ if has_new_metadata:
             return evolve(planned, action=PlannedAction.ASSIGN_METADATA, row=row, is_unchanged=True)
         case _:
-            return _ended_result(planned, Outcome.UNCHANGED, None)
+            return keep_unchanged(planned)
 
 
 def _plan_by_document(planned: PlannedFile, options: PlanOptions) -> PlannedFile | ItemResult:
@@ -238,6 +234,11 @@ def _plan_by_document(planned: PlannedFile, options: PlanOptions) -> PlannedFile
             return _ended_result(planned, Outcome.SKIPPED, ARCHIVED_BY_HAND)
         return planned if existing.is_final else evolve(planned, action=PlannedAction.LOOK_UP)
     return keep_existing(planned, options.on_existing)
+
+
+def keep_unchanged(planned: PlannedFile) -> ItemResult:
+    """Return the result of a file for which there is nothing to do."""
+    return _ended_result(planned, Outcome.UNCHANGED, None)
 
 
 def keep_existing(planned: PlannedFile, on_existing: OnExisting) -> ItemResult:

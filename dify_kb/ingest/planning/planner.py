@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
 from attrs import define, evolve, field
 
-from dify_kb.errors import ConfigError, KnowledgeError, SourceError
+from dify_kb.errors import KnowledgeError, SourceError
 from dify_kb.ingest.journal import Journal
+from dify_kb.ingest.metadata.collect_metadata import FileMetadata, MetadataCollector
+from dify_kb.ingest.metadata.labels import Labels
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.remote_document import AddedDocuments, RemoteDocument
-from dify_kb.ingest.report import ItemResult, Outcome, refused_result
+from dify_kb.ingest.report import ItemResult
 from dify_kb.ingest.sources.file_content import FileContent, read_content
 from dify_kb.ingest.sources.found_file import FoundFile
-from dify_kb.ingest.sources.items import Item
 from dify_kb.ingest.sources.scan import ScanRules
 from dify_kb.ingest.sources.source_reader import SourceReader
 from dify_kb.models import Dataset, IndexingStatus
 from dify_kb.resources import Documents
-from dify_kb.resources.metadata_validation import AssignableValue, validate_metadata
 
 from .document_lookup import MAX_NAME_QUERIES, DocumentLookup
 from .file_plan import (
-    Metadata,
     PlannedAction,
     PlannedFile,
     PlanOptions,
     is_journal_complete,
-    metadata_fingerprint,
+    keep_unchanged,
     plan_file,
 )
 
@@ -66,7 +64,7 @@ class Planner:
     source: SourceReader
     rules: ScanRules
     options: PlanOptions
-    metadata: Metadata
+    metadata: MetadataCollector
     checksum: bool
     breaker: CircuitBreaker
     added: AddedDocuments
@@ -75,6 +73,7 @@ class Planner:
 
     _planned_first: frozenset[str] = frozenset()
     _changed_tokens: list[FileContent] = field(factory=list)
+    _changed_labels: dict[str, Labels] = field(factory=dict)
 
     async def prepare(self) -> None:
         """List the documents of the dataset, unless the journal already knows all of them.
@@ -130,6 +129,9 @@ class Planner:
             if content.token is not None:
                 self.journal.update_token(content.file.key, content.token)
         self._changed_tokens.clear()
+        for key, labels in self._changed_labels.items():
+            self.journal.update_labels(key, str(labels))
+        self._changed_labels.clear()
         return decided
 
     def _plan_pages(
@@ -163,18 +165,41 @@ class Planner:
         remote: Mapping[str, RemoteDocument],
         unchanged: AbstractSet[str],
     ) -> PlannedFile | ItemResult:
-        try:
-            metadata = self._metadata_of(found)
-        except ConfigError as error:
-            return refused_result(found.key, Outcome.FAILED, error.summary, size=found.size)
-        return plan_file(
+        metadata = self.metadata.collect(found)
+        planned = plan_file(
             found,
             row,
             remote.get(found.name) if self._is_listed else _remembered_document(row),
             self.options,
-            is_unchanged=lambda before: self._is_same(found, before, unchanged),
-            metadata=metadata,
-            labels=metadata_fingerprint(metadata),
+            is_unchanged=lambda before: (
+                self._is_same(found, before, unchanged)
+                and not metadata.changes_content(before.labels)
+            ),
+            has_new_metadata=row is not None and not metadata.is_recorded(row.labels),
+        )
+        if isinstance(planned, ItemResult):
+            return planned
+        return self._add_metadata(planned, metadata)
+
+    def _add_metadata(
+        self, planned: PlannedFile, metadata: FileMetadata
+    ) -> PlannedFile | ItemResult:
+        """Return the plan with its metadata, which is completed now if the file is not sent."""
+        if metadata.is_pending:
+            planned = evolve(planned, unread=metadata)
+            if not planned.is_unchanged:
+                return planned
+        resolved = metadata.resolve()
+        if planned.action is PlannedAction.ASSIGN_METADATA and planned.row is not None:
+            recorded = Labels.parse(planned.row.labels).values == metadata.fingerprint
+            if not resolved.values or (recorded and resolved.values == metadata.known_values):
+                self._changed_labels[planned.found.key] = resolved.labels
+                return keep_unchanged(planned)
+        return evolve(
+            planned,
+            metadata=resolved.values,
+            labels=resolved.labels,
+            warnings=resolved.warnings,
         )
 
     def _is_same(self, found: FoundFile, row: JournalRow, unchanged: AbstractSet[str]) -> bool:
@@ -194,12 +219,6 @@ class Planner:
         if not unread:
             self._changed_tokens.append(evolve(content, data=b""))
         return True
-
-    def _metadata_of(self, found: FoundFile) -> Mapping[str, AssignableValue]:
-        metadata = self.metadata
-        if callable(metadata):
-            metadata = metadata(_item(found))
-        return validate_metadata({**(metadata or {}), **(found.metadata or {})})
 
     async def _list_documents(self) -> None:
         """Copy the list of the dataset's documents into the journal."""
@@ -231,13 +250,6 @@ def _find_unchanged(found: Iterable[FoundFile], rows: Mapping[str, JournalRow]) 
         unchanged = source.find_unchanged([(entry, token) for _, entry, token in known])
         same.update(key for key, entry, _ in known if entry.key in unchanged)
     return same
-
-
-def _item(found: FoundFile) -> Item:
-    """Return the item that a metadata function gets; without the content of a remote file."""
-    path = None if found.path is None else Path(found.path)
-    data = found.data if found.source is None else b""
-    return Item(found.key, path=path, bytes=data)
 
 
 def _remembered_document(row: JournalRow | None) -> RemoteDocument | None:

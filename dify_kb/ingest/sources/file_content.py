@@ -80,6 +80,35 @@ class FileContent:
     token: str | None = None
     deleted_characters: int = 0
 
+    def read_head(self, size: int) -> bytes:
+        """Return the first bytes. Blocking.
+
+        Raises:
+            SourceError: the file cannot be read.
+        """
+        if isinstance(self.data, bytes):
+            return self.data[:size]
+        if isinstance(self.data, Path):
+            return read_head(self.file, size)
+        head = read_stream(self.data, size)
+        self.data.seek(0)
+        return head
+
+    def without_head(self, length: int) -> FileContent:
+        """Return the content without its first bytes; its digest is still that of the file.
+
+        Raises:
+            SourceError: the file cannot be read.
+        """
+        if isinstance(self.data, bytes):
+            return evolve(self, data=self.data[length:])
+        try:
+            stream = self.data.open("rb") if isinstance(self.data, Path) else self.data
+            stream.seek(length)
+        except OSError as error:
+            raise SourceError(f"unreadable: {describe_os_error(error)}") from error
+        return evolve(self, data=stream)
+
     def close(self) -> None:
         """Delete the temporary file of a large file of a source, if any."""
         if not isinstance(self.data, bytes | Path):
@@ -106,6 +135,30 @@ def read_content(found: FoundFile) -> FileContent:
         descriptor = os.open(found.path, OPEN_FLAGS)
         try:
             return _read(found, found.path, descriptor)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"unreadable: {describe_os_error(error)}") from error
+
+
+def read_head(found: FoundFile, size: int) -> bytes:
+    """Return the first bytes of a file. Blocking.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    if found.source is not None and found.entry is not None:
+        stream = found.source.open(found.entry).stream
+        try:
+            return read_stream(stream, size)
+        finally:
+            stream.close()
+    if found.path is None:
+        return (found.data or b"")[:size]
+    try:
+        descriptor = os.open(found.path, OPEN_FLAGS)
+        try:
+            return _read_up_to(descriptor, size)
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:
@@ -144,7 +197,7 @@ def _read_entry(found: FoundFile, opened: OpenedEntry) -> FileContent:
     download it again.
     """
     try:
-        small = _read_stream(opened.stream, MAX_SMALL_FILE + 1)
+        small = read_stream(opened.stream, MAX_SMALL_FILE + 1)
         if len(small) <= MAX_SMALL_FILE:
             content = _in_memory(evolve(found, size=len(small)), small, opened.token)
         else:
@@ -201,7 +254,7 @@ def _spool(found: FoundFile, head: bytes, opened: OpenedEntry) -> FileContent:
     )
 
 
-def _read_stream(stream: ByteStream, size: int) -> bytes:
+def read_stream(stream: ByteStream, size: int) -> bytes:
     """Read up to `size` bytes; a single read may return less."""
     data = stream.read(size)
     while 0 < len(data) < size and (block := stream.read(size - len(data))):

@@ -20,7 +20,7 @@ _CHARACTER_CLASS = re.compile(r"(?<!\\)(\[(?!\^/\])\^?\]?[^\]]*\])")
 _EVERYTHING = frozenset({"*", "**"})
 
 
-class PathPattern(GitIgnoreSpecPattern):
+class IgnorePattern(GitIgnoreSpecPattern):
     """A pattern of `.gitignore`, whose character classes do not match `/`, as in git."""
 
     @classmethod
@@ -54,16 +54,16 @@ def compile_patterns(patterns: Iterable[str]) -> Callable[[str], bool]:
                 f"Invalid glob pattern: {pattern!r}.", hint="Pass a pattern such as *.md."
             )
     lines = [normalize("NFC", pattern) for pattern in patterns]
-    matches = pathspec.GitIgnoreSpec.from_lines(lines, PathPattern).match_file
+    matches = pathspec.GitIgnoreSpec.from_lines(lines, IgnorePattern).match_file
     return lambda path: matches(path if path.isascii() else normalize("NFC", path))
 
 
-def compile_lines(lines: Iterable[str]) -> Sequence[PathPattern]:
+def compile_lines(lines: Iterable[str]) -> Sequence[IgnorePattern]:
     """Compile the lines of an ignore file. Comments and invalid lines are omitted, as in git."""
-    return [PathPattern(normalize("NFC", line)) for line in lines if _is_valid(line)]
+    return [IgnorePattern(normalize("NFC", line)) for line in lines if _is_valid(line)]
 
 
-def find_match(patterns: Sequence[PathPattern], path: str) -> bool | None:
+def find_match(patterns: Sequence[IgnorePattern], path: str) -> bool | None:
     """Return whether the last pattern that matches ignores a path; None if no pattern matches.
 
     Unlike `compile_patterns`, a pattern that matches a folder does not match the paths in it.
@@ -74,7 +74,7 @@ def find_match(patterns: Sequence[PathPattern], path: str) -> bool | None:
     return next((one.include for one in reversed(patterns) if _matches_whole(one, path)), None)
 
 
-def _matches_whole(pattern: PathPattern, path: str) -> bool:
+def _matches_whole(pattern: IgnorePattern, path: str) -> bool:
     """Return whether a pattern matches a path up to its end."""
     text = str(pattern.pattern).strip()
     if pattern.regex is None:
@@ -94,6 +94,6 @@ def parse_extension(pattern: str) -> str | None:
 def _is_valid(pattern: str) -> bool:
     """Return whether a pattern can be compiled to something that matches."""
     try:
-        return PathPattern(pattern).include is not None
+        return IgnorePattern(pattern).include is not None
     except (re.error, GitIgnorePatternError):
         return False

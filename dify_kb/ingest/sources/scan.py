@@ -35,6 +35,9 @@ READABLE_BY_ALL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _PARENT = re.compile(r"\.\.[/\\]")
 """Such a name is not one of a hidden file."""
 
+SIDECAR_SUFFIX = ".metadata.json"
+"""The end of the name of a file with the metadata of another, as for Amazon Bedrock."""
+
 _BROKEN_LINK = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
@@ -42,7 +45,8 @@ _BROKEN_LINK = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 class ScanRules:
     """The rules that select the files to load. Sizes are in bytes.
 
-    `gitignore` applies `.gitignore` files in addition to `.difyignore` files.
+    `gitignore` applies `.gitignore` files in addition to `.difyignore` files. `sidecars` leaves out
+    the files with the metadata of others (`SIDECAR_SUFFIX`).
     """
 
     include: Sequence[str] = ("*",)
@@ -50,6 +54,7 @@ class ScanRules:
     as_text: Sequence[str] = ()
     max_file_size: int = MAX_FILE_SIZE
     gitignore: bool = False
+    sidecars: bool = False
 
 
 def _never() -> bool:
@@ -146,7 +151,7 @@ class Scanner:
         Args:
             explicit: whether the item is a file that was named explicitly.
         """
-        if not self._included(item.key) or self._excluded(item.key):
+        if not self._included(item.key) or self._excluded(item.key) or self._is_sidecar(item.key):
             return None
         format_ = self._format(item.key, named=True)
         if item.path is not None:
@@ -217,6 +222,8 @@ class Scanner:
         Patterns apply to files found in folders, not to a root that is a file.
         """
         if not _is_folder(root.path):
+            if self._is_sidecar(root.path.name):
+                return
             key = root.key or f"{root.label}{root.path.name}"
             yield self._check_file(
                 root.path, key, self._format(key), root.path.parent, explicit=True
@@ -266,9 +273,12 @@ class Scanner:
             yield _unreadable_result(f"{root.label}{below}" or f"{root.path.name}/", error)
 
     def _is_wanted(self, relative: str) -> bool:
-        if self._is_hidden(relative):
+        if self._is_hidden(relative) or self._is_sidecar(relative):
             return False
         return self._included(relative) and not self._excluded(relative)
+
+    def _is_sidecar(self, path: str) -> bool:
+        return self._rules.sidecars and path.endswith(SIDECAR_SUFFIX)
 
     def _is_hidden(self, relative: str) -> bool:
         hidden = relative.startswith(".") or "/." in relative

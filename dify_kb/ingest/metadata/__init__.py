@@ -1,0 +1,1 @@
+"""Sources of the metadata of files, and how they are combined."""
