@@ -275,27 +275,9 @@ def convert_values(
     values: dict[str, Value] = {}
     for name, value in assignments.items():
         field = select_field(fields, name, target)
-        values[field.name] = parse_field_value(field, value)
+        field.make_value(value)
+        values[field.name] = value
     return values
-
-
-async def convert_known_values(
-    client: AsyncClient, target: Dataset, values: Mapping[str, str | int | float]
-) -> Mapping[str, Value]:
-    """Convert each value to the type of its field; values of missing fields stay as they are.
-
-    Costs one request if there are texts.
-
-    Raises:
-        ConfigError: a value cannot be converted.
-    """
-    if not any(isinstance(value, str) for value in values.values()):
-        return values
-    fields = {field.name: field for field in (await client.metadata.list(target)).doc_metadata}
-    return {
-        name: parse_field_value(fields[name], value) if name in fields else value
-        for name, value in values.items()
-    }
 
 
 def select_field(
@@ -334,26 +316,3 @@ def report_assignments(
     if isinstance(cause, dify_kb.KnowledgeError):
         raise cause
     return code
-
-
-def parse_field_value(field: MetadataField, text: str | float) -> Value:
-    """Convert a text to the type of its field; a number is left as it is.
-
-    Raises:
-        ConfigError: the value does not fit the type.
-    """
-    if not isinstance(text, str):
-        field.make_value(text)
-        return text
-    if field.type == dify_kb.MetadataType.STRING:
-        return text
-    text = text.strip()
-    number = option_types.parse_number(text)
-    if number is not None:
-        return number
-    if field.type == dify_kb.MetadataType.TIME:
-        return option_types.parse_time(f"field {field.name!r} of type time", text)
-    raise ConfigError(
-        f"Invalid value {text!r} for field {field.name!r} of type {field.type}.",
-        hint="Pass a number.",
-    )

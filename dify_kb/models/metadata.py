@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, cast
 
 from attrs import field, frozen
@@ -30,6 +30,37 @@ MetadataScalar = str | int | float | None
 
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
+_MAX_NUMBER = 1e300
+"""JSON readers turn larger numbers into infinity."""
+
+_HINTS: Mapping[MetadataType, str] = {
+    MetadataType.STRING: "Pass a string.",
+    MetadataType.NUMBER: "Pass a number.",
+    MetadataType.TIME: "Pass a date such as 2024-12-31 or 2024-12-31T18:00+01:00, or seconds since"
+    " the epoch.",
+}
+
+
+def _parse_text(text: str, type_: MetadataType) -> str | int | float | datetime | None:
+    """Return a text as a value of a field of this type; None if it is not one.
+
+    A time is a date or time in ISO 8601, in UTC without an offset, or seconds since the epoch.
+    """
+    if type_ == MetadataType.STRING:
+        return text
+    text = text.strip()
+    if type_ == MetadataType.TIME:
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError:
+            pass
+        else:
+            return time if time.tzinfo else time.replace(tzinfo=UTC)
+    try:
+        number = int(text) if text.lstrip("-").isdecimal() else float(text)
+    except ValueError:
+        return None
+    return number if abs(number) <= _MAX_NUMBER else None
 
 
 @frozen(kw_only=True)
@@ -43,23 +74,27 @@ class MetadataField:
     extra: Mapping[str, object] = field(factory=dict)
 
     def make_value(self, value: MetadataScalar | datetime) -> MetadataValue:
-        """Create a value of this field for `metadata.assign`; a `datetime` becomes seconds.
+        """Create a value of this field for `metadata.assign`.
+
+        A text becomes a number or a time if the field is one: `2024`, `2024-12-31`,
+        `2024-12-31T18:00+01:00` (UTC without an offset). A time is stored as seconds.
 
         Raises:
             ConfigError: the value does not fit the type of the field. The server would store it,
                 but searches would never match.
         """
-        if isinstance(value, datetime):
-            value = value.timestamp()
+        stored: object = value
+        if isinstance(value, str) and self.type in _HINTS and self.type != MetadataType.STRING:
+            stored = _parse_text(value, self.type)
+        if isinstance(stored, datetime):
+            stored = stored.timestamp() if stored.tzinfo else value
         wanted = str if self.type == MetadataType.STRING else (int, float)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, wanted)):
+        if value is not None and (isinstance(stored, bool) or not isinstance(stored, wanted)):
             raise ConfigError(
                 f"Invalid value for metadata field {self.name!r} of type {self.type}: {value!r}.",
-                hint="Pass a string."
-                if wanted is str
-                else "Pass a number (a time in seconds since the epoch).",
+                hint=_HINTS.get(self.type, _HINTS[MetadataType.NUMBER]),
             )
-        return MetadataValue(id=self.id, name=self.name, value=value)
+        return MetadataValue(id=self.id, name=self.name, value=cast("MetadataScalar", stored))
 
 
 @frozen(kw_only=True)

@@ -34,10 +34,16 @@ from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import CallSender
 from dify_kb.wire.version_bugs import is_older
 
-from ._arguments import check_id, check_length, check_not_empty, get_dataset_id
+from ._arguments import check_length, get_dataset_id
 from ._read_documents import get_document, iter_documents
 from ._recovery import recover
-from .metadata_validation import MAX_NAME_LENGTH, AssignableValue, check_text, validate_metadata
+from .metadata_validation import (
+    MAX_NAME_LENGTH,
+    AssignableValue,
+    MetadataWarning,
+    check_assigned_values,
+    validate_metadata,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -55,10 +61,11 @@ class MetadataAssignment:
     """An assignment of metadata values by field name, which keeps all other values.
 
     Missing fields are created when first needed, with the type of the value: string, number or
-    time (`datetime`). Costs one request for the list of fields, one per new field, and one per 50
-    documents. Servers before 1.11 can only replace all values of a document, so a document that
-    may have values is read first: one request each, on 1.4.3 once one per 100 documents of the
-    dataset. This also applies if a proxy removes the server's version from its responses.
+    time (`datetime`). Texts are converted for number and time fields. Costs one request for the
+    list of fields, one per new field, and one per 50 documents. Servers before 1.11 can only
+    replace all values of a document, so a document that may have values is read first: one request
+    each, on 1.4.3 once one per 100 documents of the dataset. This also applies if a proxy removes
+    the server's version from its responses.
 
     Up to 1.12 the server silently ignores a deleted document (recording 702), which then counts as
     set unless it was read first. Values that other clients set between the read and the write are
@@ -71,6 +78,7 @@ class MetadataAssignment:
     _values_by_document: dict[str, dict[str, MetadataValue]] | None = field(
         default=None, init=False
     )
+    _rejected_fields: dict[str, BadRequestError] = field(factory=dict, init=False)
     _lock: anyio.Lock = field(factory=anyio.Lock, init=False)
 
     async def require(self, metadata: Mapping[str, object]) -> None:
@@ -85,6 +93,28 @@ class MetadataAssignment:
         for name, value in wanted.items():
             if name in fields:
                 fields[name].make_value(value)
+
+    async def convert(
+        self, metadata: Mapping[str, AssignableValue]
+    ) -> tuple[dict[str, AssignableValue], Sequence[MetadataWarning]]:
+        """Return the values that fit the type of their field, and a warning for each other.
+
+        Missing fields are created. Costs as `assign`, which then assigns the values.
+
+        Raises:
+            KnowledgeError: the fields could not be listed or created.
+        """
+        values, warnings = dict[str, AssignableValue](), list[MetadataWarning]()
+        for name, value in metadata.items():
+            try:
+                if name in self._rejected_fields:
+                    raise self._rejected_fields[name]
+                await self._build_value(name, value)
+            except (ConfigError, BadRequestError) as error:
+                warnings.append(MetadataWarning.from_error(name, error))
+            else:
+                values[name] = value
+        return values, warnings
 
     async def complete(self, documents: Sequence[DocumentMetadata]) -> Sequence[DocumentMetadata]:
         """Return the values, with all others of the documents if the server would delete these.
@@ -202,11 +232,13 @@ class MetadataAssignment:
     async def _create_missing_field(self, name: str, kind: MetadataType) -> MetadataField:
         try:
             return await create_field(self._send, self._dataset, name, kind)
-        except (BadRequestError, OutcomeUnknownError):
+        except (BadRequestError, OutcomeUnknownError) as error:
             # Created by another client, or by this request, whose response was lost.
             self._fields = None
             fields = await self._load_fields()
             if name not in fields:
+                if isinstance(error, BadRequestError):
+                    self._rejected_fields[name] = error
                 raise
             return fields[name]
 
@@ -352,27 +384,3 @@ async def assign_values(
     operation = [evolve(document, partial_update=partial_update) for document in documents]
     request = AssignMetadata(operation_data=operation)
     await send(catalog.ASSIGN_METADATA(request, dataset_id=get_dataset_id(dataset)))
-
-
-def check_assigned_values(documents: Sequence[DocumentMetadata]) -> None:
-    """Check ids and values before they are sent.
-
-    Raises:
-        ConfigError: no documents, an invalid id, or a value that is neither a string that
-            PostgreSQL can store, a number nor None.
-    """
-    check_not_empty(documents, "documents")
-    for document in documents:
-        check_id(document.document_id, "document_id")
-        for value in document.metadata_list:
-            _check_assigned_value(value)
-
-
-def _check_assigned_value(value: MetadataValue) -> None:
-    if isinstance(value.value, bool) or not isinstance(value.value, str | int | float | None):
-        raise ConfigError(
-            f"Unsupported value for metadata field {value.name!r}: {value.value!r}.",
-            hint="Pass a string, a number (for a time: seconds since the epoch) or None.",
-        )
-    if isinstance(value.value, str):
-        check_text(value.value, f"value for metadata field {value.name!r}")

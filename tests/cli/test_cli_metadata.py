@@ -36,8 +36,8 @@ def test_values_are_converted_to_the_field_type(cli: Cli, emulator: Emulator) ->
 @pytest.mark.parametrize(
     ("given", "code", "what"),
     [
-        ("year=soon", 2, "Invalid value 'soon' for field 'year' of type number."),
-        ("seen=soon", 2, "Invalid time 'soon' for field 'seen' of type time."),
+        ("year=soon", 2, "Invalid value for metadata field 'year' of type number: 'soon'."),
+        ("seen=soon", 2, "Invalid value for metadata field 'seen' of type time: 'soon'."),
         ("year", 2, "Invalid pair 'year' for --metadata."),
         ("yaer=2024", 1, "Metadata field not found: 'yaer'."),
     ],
