@@ -195,6 +195,29 @@ def update(
     run_with_client(context, main)
 
 
+@documents.command("rename")
+def rename(
+    context: typer.Context,
+    dataset: DatasetOption,
+    document: DocumentArgument,
+    name: Annotated[str, typer.Argument(metavar="NEW_NAME", help="New name; keep the extension.")],
+    wait: WaitOption = False,
+) -> None:
+    """Rename a document (Dify 1.8 or later, except 1.12).
+
+    It keeps its id and metadata, but the server indexes it again: until then, searches do not find
+    it, and edits of its chunks are lost.
+    """
+
+    async def main(client: AsyncClient) -> None:
+        target = await name_lookup.find_dataset(client, dataset)
+        thing = await name_lookup.find_document(client, target, document)
+        created = await client.documents.rename(target, thing.id, name)
+        await _report_created(context, client, target, created, wait=wait)
+
+    run_with_client(context, main)
+
+
 def _format_metadata(entry: Mapping[str, object]) -> str:
     """Return a metadata value as text; a time, which servers send in seconds, as a date."""
     value = entry.get("value")

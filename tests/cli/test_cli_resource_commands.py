@@ -10,6 +10,7 @@ from cli_runner import (
     Cli,
     Shell,
     create_dataset_with_documents,
+    list_document_names,
     model_field_names,
     parse_error,
     parse_json_lines,
@@ -30,7 +31,7 @@ MEMBER = "11111111-1111-4111-8111-111111111111"
 NOUNS = {
     "datasets": ["list", "show", "create", "update", "delete"],
     "documents": [
-        *("list", "show", "create", "update", "delete"),
+        *("list", "show", "create", "update", "rename", "delete"),
         *("enable", "disable", "archive", "unarchive"),
     ],
     "segments": ["list", "show", "create", "update", "delete", "enable", "disable"],
@@ -83,6 +84,41 @@ def test_deleting_a_dataset_with_documents_requires_confirmation(
         " standard input is not a terminal."
     )
     assert cli("datasets", "delete", "base", "--yes")[0] == 0
+
+
+def test_document_is_renamed(cli: Cli, emulator: Emulator) -> None:
+    ids = create_dataset_with_documents(emulator, "a.txt", "b.txt")
+
+    code, out, _ = cli("documents", "rename", "a.txt", "c.txt", "-d", "base", "--wait", "--json")
+
+    assert code == 0
+    (row,) = parse_json_lines(out)
+    assert (row["id"], row["name"], row["indexing_status"]) == (ids["a.txt"], "c.txt", "completed")
+    code, out, _ = cli("documents", "rename", ids["b.txt"], "d.txt", "-d", "base")
+    assert code == 0
+    assert "d.txt" in out
+    assert list_document_names(emulator) == {"c.txt", "d.txt"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nope.txt", "c.txt"], 1, "nope.txt"),
+        (["a.txt", ""], 2, "name"),
+        (["a.txt", "x" * 201], 2, "200"),
+    ],
+    ids=["unknown document", "empty name", "long name"],
+)
+def test_document_is_not_renamed(
+    cli: Cli, emulator: Emulator, arguments: list[str], code: int, message: str
+) -> None:
+    create_dataset_with_documents(emulator, "a.txt")
+
+    found, _, err = cli("documents", "rename", *arguments, "-d", "base")
+
+    assert found == code
+    assert message in err
+    assert list_document_names(emulator) == {"a.txt"}
 
 
 def test_dataset_created_without_members_exits_3(cli: Cli, emulator: Emulator) -> None:
