@@ -169,7 +169,7 @@ class AsyncClient(ClientMethods):
             name: None uses `DIFY_PROFILE`, or the file's `default_profile`.
 
         Raises:
-            ConfigError: the profile does not exist, or its configuration or key is invalid.
+            ConfigError: the profile does not exist, or its configuration, key or `ca` is invalid.
         """
         profile = require_profile(name)
         return cls(
@@ -181,7 +181,7 @@ class AsyncClient(ClientMethods):
             headers=headers,
             proxy=proxy,
             trust_env=trust_env,
-            ssl=ssl,
+            ssl=ssl or profile.create_ssl_context(),
             on_event=on_event,
             policy=policy,
             loop=loop,

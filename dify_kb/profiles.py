@@ -9,10 +9,14 @@ import subprocess
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
 from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 PROFILE_VARIABLE = "DIFY_PROFILE"
 """The environment variable that selects a profile."""
@@ -20,7 +24,7 @@ PROFILE_VARIABLE = "DIFY_PROFILE"
 DEFAULT_KEY = "default_profile"
 """The key of the file that names the profile to use if no other address is configured."""
 
-PROFILE_KEYS = ("url", "api_key", "key_command", "key_file", "dataset")
+PROFILE_KEYS = ("url", "api_key", "key_command", "key_file", "ca", "dataset")
 KEY_SOURCES = ("api_key", "key_command", "key_file")
 
 KEY_COMMAND_TIMEOUT = 60.0
@@ -42,6 +46,17 @@ class Profile:
 
     key_file: Path | None = None
     """A file whose first line is the key."""
+
+    ca: Path | None = None
+    """A PEM file with the certificate authorities to trust; None trusts those of the system."""
+
+    def create_ssl_context(self) -> SSLContext | None:
+        """Return an SSL context that trusts `ca`; None without it. Reads the file.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        return None if self.ca is None else load_ca_file(self.ca, f"ca of profile {self.name!r}")
 
     def read_key(self, *, timeout: float = KEY_COMMAND_TIMEOUT) -> str | None:
         """Return the API key; None if the profile does not configure one.
@@ -134,6 +149,23 @@ class ProfileFile:
             if known
             else f'Add it to {self.path}: [{name}], then url = "https://dify.example/v1".',
         )
+
+
+def load_ca_file(file: Path, option: str) -> SSLContext:
+    """Return an SSL context that trusts the certificate authorities of a PEM file, and no others.
+
+    Raises:
+        ConfigError: the file cannot be read; the hint names `option`.
+    """
+    from ssl import SSLError, create_default_context
+
+    try:
+        return create_default_context(cafile=file)
+    except (OSError, SSLError) as error:
+        raise ConfigError(
+            f"Cannot read CA certificates from {file}: {error.strerror or error}.",
+            hint=f"Pass a PEM file ({option}).",
+        ) from error
 
 
 def config_file() -> Path:
@@ -234,14 +266,18 @@ def _parse_profile(path: Path, name: str, table: object) -> Profile:
         )
     if "api_key" in values:
         _check_private(path)
-    key_file = values.get("key_file")
+    key_file, ca = (
+        None if name is None else path.parent / os.path.expanduser(name)  # noqa: PTH111
+        for name in (values.get("key_file"), values.get("ca"))
+    )
     return Profile(
         name=name,
         url=values["url"],
         dataset=values.get("dataset"),
         api_key=values.get("api_key"),
         key_command=values.get("key_command"),
-        key_file=None if key_file is None else path.parent / os.path.expanduser(key_file),  # noqa: PTH111
+        key_file=key_file,
+        ca=ca,
     )
 
 

@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from dify_kb.errors import ConfigError, KnowledgeError
+from dify_kb.profiles import load_ca_file
 
 from . import completion, exit_codes, option_types
 from .command_line import PROGRAM_OPTIONS, hoist_program_options
@@ -23,8 +24,6 @@ from .output_streams import guard_output, set_quiet
 from .run_command import CommandContext, Invocation
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
-
     from dify_kb import Policy
 
 
@@ -136,7 +135,8 @@ def _set_global_options(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="CA certificates (PEM) to trust; default: those of the system.",
+            help="CA certificates (PEM) to trust instead of those of the system; default: ca of the"
+            " profile.",
             parser=option_types.parse_path,
         ),
     ] = None,
@@ -166,7 +166,7 @@ def _set_global_options(
         headers=dict(_parse_header(text) for text in header or ()),
         proxy=proxy,
         trust_env=trust_env,
-        ssl=None if ca is None else _load_ca_file(ca),
+        ssl=None if ca is None else load_ca_file(ca, "--ca"),
         json=json,
         quiet=quiet,
         verbose=verbose,
@@ -266,15 +266,3 @@ def _parse_header(text: str) -> tuple[str, str]:
     if not colon or not name.strip():
         raise ConfigError(f"Invalid header {text!r} for --header.", hint="Expected NAME:VALUE.")
     return name.strip(), value.strip()
-
-
-def _load_ca_file(file: Path) -> SSLContext:
-    from ssl import SSLError, create_default_context
-
-    try:
-        return create_default_context(cafile=file)
-    except (OSError, SSLError) as error:
-        raise ConfigError(
-            f"Cannot read CA certificates from {file}: {error.strerror or error}.",
-            hint="Pass a PEM file to --ca.",
-        ) from error

@@ -86,7 +86,7 @@ class CommandContext:
             headers=self.headers,
             proxy=self.proxy,
             trust_env=self.trust_env,
-            ssl=self.ssl,
+            ssl=self.ssl or (None if profile is None else profile.create_ssl_context()),
             policy=self.invocation.policy,
             on_event=on_event,
             concurrency=concurrency,

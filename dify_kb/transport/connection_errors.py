@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from dify_kb.errors import ApiError, ConfigError, ConnectError, KnowledgeError, TransportError
-from dify_kb.wire.codec import surrogate_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +17,10 @@ _WRONG_NAME = (
     "the certificate is for another host name",
     "Use the host name of the certificate in the server address, or replace the certificate.",
 )
-_TRUST_HINT = "Pass an SSL context with the server's certificate authority as ssl (--ca FILE)."
+_TRUST_HINT = (
+    "Pass an SSL context with the server's certificate authority as ssl (--ca FILE, or ca in the"
+    " profile)."
+)
 
 _CERTIFICATE_PROBLEMS: Mapping[int, tuple[str, str]] = {
     9: ("the certificate is not yet valid", "Check the clocks of this computer and the server."),
@@ -70,8 +72,6 @@ def convert_error(
                 permanent=_is_permanent(error),
                 hint=hint,
             )
-        case UnicodeEncodeError() if not is_answered:
-            return surrogate_error()
         case ValueError() if not is_answered:
             return ConfigError(
                 f"{endpoint}: the request cannot be sent ({error}).",

@@ -4,12 +4,15 @@ import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio.to_thread
 import pytest
 import trustme
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from dify_kb import AsyncClient, ConnectError, Policy
+from dify_kb import AsyncClient, Client, ConfigError, ConnectError, Policy
+from dify_kb.cli import run
+from dify_kb.profiles import config_file, load_ca_file
 
 KEY = "dataset-key"
 
@@ -49,6 +52,31 @@ async def test_a_custom_certificate_authority_is_accepted_with_ssl(
         assert (await client.datasets.list()).total == 0
 
 
+async def test_the_certificate_authority_of_a_profile_is_used(
+    secure: str, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its path is relative to the configuration file."""
+    config_file().parent.mkdir(parents=True)
+    authority.cert_pem.write_to_path(config_file().parent / "ca.pem")
+    config_file().write_text(f'[private]\nurl = "{secure}"\nca = "ca.pem"\n')
+    monkeypatch.setenv("DIFY_API_KEY", KEY)
+
+    async with AsyncClient.from_profile("private") as client:
+        assert (await client.datasets.list()).total == 0
+    with Client.from_profile("private") as blocking:
+        assert (await anyio.to_thread.run_sync(blocking.datasets.list)).total == 0
+    arguments = ["--profile", "private", "datasets", "list"]
+    assert await anyio.to_thread.run_sync(run, arguments) == 0
+
+
+def test_a_certificate_authority_that_cannot_be_read_is_an_error() -> None:
+    config_file().parent.mkdir(parents=True)
+    config_file().write_text('[private]\nurl = "https://dify.test"\nca = "ca.pem"\n')
+
+    with pytest.raises(ConfigError, match="ca of profile 'private'"):
+        AsyncClient.from_profile("private")
+
+
 async def test_an_unknown_certificate_is_refused_with_the_remedy(
     secure: str, quick: Policy
 ) -> None:
@@ -57,6 +85,7 @@ async def test_an_unknown_certificate_is_refused_with_the_remedy(
             await client.datasets.list()
 
     assert "SSL context" in caught.value.hint
+    assert "(--ca FILE, or ca in the profile)" in caught.value.hint
     assert KEY not in str(caught.value)
 
 
@@ -92,9 +121,7 @@ async def test_the_environment_proxy_is_used_only_with_trust_env(
 
 
 def test_a_certificate_file_is_read(tmp_path: Path, authority: trustme.CA) -> None:
-    from dify_kb.cli.app import _load_ca_file
-
     file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(file)
 
-    assert _load_ca_file(file).get_ca_certs()
+    assert load_ca_file(file, "--ca").get_ca_certs()
