@@ -13,15 +13,20 @@ from dify_kb import (
     Document,
     DocumentStatus,
     Field,
+    FrontMatter,
     Item,
     ItemResult,
+    LoadMetadata,
     LoadReport,
     MetadataFilter,
     ModelProvider,
     Page,
     Pager,
+    PathPattern,
     RetrievalResult,
     ServerInfo,
+    Sidecar,
+    Table,
 )
 
 # pyright: reportUnnecessaryTypeIgnoreComment=error
@@ -48,6 +53,10 @@ async def calls(client: AsyncClient, dataset: Dataset, batch: str) -> None:
     assert_type(await client.load(dataset, "docs", checksum=True, replace="swap"), LoadReport)
     items = [Item("a.md", text="a"), Item("b.md", path="b", metadata={"year": 2024})]
     assert_type(await client.load(dataset, items, concurrency=(2, 8), rate="5/s"), LoadReport)
+    sources: LoadMetadata = [PathPattern("{team}/**"), FrontMatter(keep=True), {"year": 2024}]
+    assert_type(await client.load(dataset, "docs", metadata=sources), LoadReport)
+    await client.load(dataset, "docs", metadata=[Sidecar(), lambda item: {"key": item.key}])
+    assert_type(await client.load(dataset, "docs", metadata=Table("meta.csv")), LoadReport)
     async for result in client.load_iter(dataset, items, metadata=lambda item: {"k": item.key}):
         assert_type(result, ItemResult)
     async for each in client.datasets.iter():

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 from unicodedata import normalize
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from dify_kb.errors import ConfigError
 from dify_kb.models import MetadataType
@@ -43,9 +43,13 @@ class PathPattern:
     """
 
     pattern: str
-    _compiled: re.Pattern[str] = field(init=False, repr=False, eq=False)
+    _compiled: re.Pattern[str] = field(
+        default=Factory(lambda self: self._compile(), takes_self=True),
+        init=False,
+        repr=False,
+        eq=False,
+    )
 
-    @_compiled.default
     def _compile(self) -> re.Pattern[str]:
         compiled = re.compile("".join(self._translate()), re.DOTALL)
         if not compiled.groups:
