@@ -166,8 +166,11 @@ class ClientMethods:
                 while it is empty. A rule other than in the earlier load sends every file again.
             doc_form: the document form; None uses that of the knowledge base.
             metadata: values by field name for every document, or a function of the item that
-                returns them (called in a thread). Set once a document is indexed, one request per
-                50 documents. Missing fields are created.
+                returns them (called in a thread), or `PathPattern`, `Auto`, `FileTimes`,
+                `FrontMatter`, `Sidecar` or `Table`, or a list of these: later ones win. Set once a
+                document is indexed, one request per 50 documents, also if only they changed.
+                Missing fields are created with the type of the first value, or that in a name
+                such as `year:number`. A value that its field cannot have is a warning.
             on_existing: what to do if a document has the name of a file and is not known to come
                 from it: `overwrite`, `skip` or `fail`.
             wait: `indexed` follows each document until its indexing ends, `accepted` does not.
