@@ -23,6 +23,7 @@ COUNTS = {"--limit", "--top-k", "--max-unindexed", "--max-failures", "--samples"
 """Numbers without an upper bound."""
 
 METAVARS = NUMBERS | {
+    "SOURCE",
     "PERCENT",
     *("NAME", "NAME|ID", "ID", "TEXT", "GLOB", "COND", "K=V", "FILE", "FILE|-", "DIR", "URL"),
     *("KEY", "COLUMN", "WORD", "HOST", "VERSION", "PROVIDER:MODEL", "FILE|-|JSON", "NAME:VALUE"),
