@@ -4,83 +4,75 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
-from importlib import import_module
+from itertools import chain, repeat
 from pathlib import Path
+from random import Random
 
 import anyio
 import anyio.to_thread
 import pytest
+from attrs import frozen
 from fault_case import FaultCase, check_load, check_next_load
 from load_environment import CREATE, KEY, create_environment, find_free_port, wait_until
 from result_table import LONG
+from virtual_dify import FaultSchedule, Mode, VirtualDify, VirtualLoad
 
 from dify_kb.emulator import Emulator, Settings
-from dify_kb.ingest.pacing.admission import Admission
-from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
-from dify_kb.transport import AttemptEvent
-from dify_kb.transport.request_limiter import RequestLimiter
-
-WELL = 3
-"""A concurrency limit above that after an overload, even on the slowest machine."""
+from dify_kb.ingest.pacing.concurrency_limit import SAFE_LIMIT
 
 MINUTE = 60.0
 """Maximum seconds until the concurrency limit has recovered."""
 
+LATENCY = 0.25
+"""Mean latency of the simulated server."""
 
-class RecordedAdmission(Admission):
-    """An admission that records the times of failures."""
 
-    troubles: list[float]
+@frozen
+class LimitHistory:
+    """The concurrency limit of a load, around its failed creates."""
 
-    def record(self, attempt: AttemptEvent) -> None:
-        """Record an attempt, and its time if it failed."""
-        if attempt.failure_kind is not None:
-            self.troubles.append(self._now())
-        super().record(attempt)
+    limits: Sequence[tuple[float, int]]
+    failures: Sequence[float]
+
+    @classmethod
+    def of(cls, load: VirtualLoad) -> LimitHistory:
+        """Return the history of a finished load."""
+        assert load.run is not None
+        failures = [
+            when + LATENCY
+            for when, name, mode in load.server.calls
+            if name == CREATE and mode != "ok"
+        ]
+        return cls(load.run.server.admission.history, failures)
 
     @property
     def peak(self) -> int:
         """The highest limit before the first failure."""
-        return max(limit for when, limit in self.history if when < self.troubles[0])
+        return max(limit for when, limit in self.limits if when < self.failures[0])
 
     @property
     def lowest(self) -> int:
         """The lowest limit between the first and the last failure."""
-        first, last = self.troubles[0], self.troubles[-1]
-        return min(limit for when, limit in self.history if first <= when <= last)
+        first, last = self.failures[0], self.failures[-1]
+        return min(limit for when, limit in self.limits if first - LATENCY <= when <= last)
 
     @property
     def recovery(self) -> float:
-        """Seconds from the last failure until the limit was `WELL` again."""
-        last = self.troubles[-1]
-        return next(when for when, limit in self.history if when > last and limit >= WELL) - last
+        """Seconds from the last failure until the limit was at its peak again."""
+        last = self.failures[-1]
+        return (
+            next(when for when, limit in self.limits if when > last and limit >= self.peak) - last
+        )
 
 
-@pytest.fixture
-def last_admission(monkeypatch: pytest.MonkeyPatch) -> Callable[[], RecordedAdmission]:
-    """Return the admission of the last load."""
-    made: list[RecordedAdmission] = []
-
-    def make(
-        concurrency: int | tuple[int, int] | None,
-        rate: str | None,
-        requests: RequestLimiter,
-        breaker: CircuitBreaker,
-        *,
-        unit: float,
-    ) -> RecordedAdmission:
-        admission = RecordedAdmission(concurrency, rate, requests, breaker, unit=unit)
-        admission.troubles = []
-        made.append(admission)
-        return admission
-
-    # A function of the package has the same name as the module.
-    monkeypatch.setattr(import_module("dify_kb.ingest.load"), "Admission", make)
-    return lambda: made[-1]
+def simulate_server(fault_schedule: FaultSchedule) -> VirtualDify:
+    """Create a server whose latency does not depend on this machine."""
+    factor = functools.partial(Random(1).uniform, 0.8, 1.2)
+    return VirtualDify(fault_schedule, latency=LATENCY, jitter=factor)
 
 
 @pytest.mark.skipif(not LONG, reason="takes seconds: dates have whole seconds")
@@ -103,18 +95,21 @@ async def test_f9_retry_after_date_is_respected(tmp_path: Path) -> None:
             await check_next_load(environment)
 
 
-async def test_f10_limit_falls_by_a_third_and_recovers(
-    tmp_path: Path, last_admission: Callable[[], RecordedAdmission]
-) -> None:
-    with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
-        async with create_environment(emulator, tmp_path, 250) as environment:
-            emulator.faults.plan(CREATE, ["ok x60", *["ok x4", "429"] * 8])
-            loaded = await environment.load()
+def test_f10_limit_falls_by_a_third_and_recovers() -> None:
+    modes: Iterator[Mode] = chain(["ok"] * 200, ["ok", "ok", "ok", "ok", "429"] * 8, repeat("ok"))
+    load = VirtualLoad(
+        simulate_server(lambda _, name: next(modes) if name == CREATE else "ok"), 600
+    )
 
-            check_load(FaultCase(name="", files=250), environment, loaded)
-            assert last_admission().peak >= WELL
-            assert last_admission().lowest <= 0.7 * last_admission().peak
-            assert last_admission().recovery <= MINUTE
+    report = load()
+
+    assert (report.added, report.stopped) == (600, None)
+    assert set(load.server.creates.values()) == {1}
+    history = LimitHistory.of(load)
+    assert len(history.failures) == 8
+    assert history.peak > SAFE_LIMIT
+    assert history.lowest <= 0.7 * history.peak
+    assert history.recovery <= MINUTE
 
 
 @pytest.mark.skipif(not LONG, reason="takes twenty windows of 0.6 s")
@@ -136,9 +131,29 @@ async def test_f11_quota_is_used_and_hardly_exceeded(
             assert 0 < refused <= 0.035 * loaded.sends
 
 
-async def test_f42_limit_recovers_after_restarts(
-    tmp_path: Path, last_admission: Callable[[], RecordedAdmission]
-) -> None:
+def test_f42_limit_recovers_after_restarts() -> None:
+    """The server refuses connections for 3 s, three times."""
+    restarts = list[float]()
+
+    def fault_schedule(now: float, _: str) -> Mode:
+        created = sum(load.server.creates.values())
+        if len(restarts) < 3 and created >= 100 * (len(restarts) + 1):
+            restarts.append(now + 3.0)
+        return "refused" if restarts and now < restarts[-1] else "ok"
+
+    load = VirtualLoad(simulate_server(fault_schedule), 800)
+
+    report = load()
+
+    assert (report.added, report.stopped) == (800, None)
+    assert set(load.server.creates.values()) == {1}
+    assert len(restarts) == 3
+    assert LimitHistory.of(load).peak > SAFE_LIMIT
+    assert LimitHistory.of(load).recovery <= MINUTE
+    assert sum(name != CREATE for _, name, _ in load.server.calls) <= 400
+
+
+async def test_f42_restarts_lose_or_duplicate_no_file(tmp_path: Path) -> None:
     server = Emulator(
         tmp_path / "server.db",
         port=find_free_port(),
@@ -146,26 +161,25 @@ async def test_f42_limit_recovers_after_restarts(
         settings=Settings(create_io=0.02),
     )
     with server as emulator:
-        async with create_environment(emulator, tmp_path, 200) as environment:
-            came: list[float] = []
-
-            def sent(least: int) -> bool:
-                return environment.sends >= least
+        async with create_environment(emulator, tmp_path, 80) as environment:
+            restarts = 0
 
             async def restart() -> None:
+                nonlocal restarts
                 for number in range(1, 4):
                     await wait_until(functools.partial(sent, 20 * number))
                     await anyio.to_thread.run_sync(emulator.stop)
                     await anyio.to_thread.run_sync(emulator.start)
-                    came.append(time.monotonic())
+                    restarts += 1
+
+            def sent(least: int) -> bool:
+                return environment.sends >= least
 
             async with anyio.create_task_group() as group:
                 group.start_soon(restart)
                 await environment.load()
 
-            assert len(came) == 3
-            check_load(
-                FaultCase(name="", files=200, max_lookups=400), environment, environment.loads[-1]
-            )
-            assert last_admission().recovery <= MINUTE
+            assert restarts == 3
+            case = FaultCase(name="", files=80, max_lookups=400)
+            check_load(case, environment, environment.loads[-1])
             await check_next_load(environment)

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from random import Random
 from typing import Any, Literal
 from unittest import mock
@@ -33,11 +33,12 @@ from dify_kb.ingest.journal.group_commit import CommitBatch
 from dify_kb.ingest.load_options import ServerAccess
 from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
+from dify_kb.ingest.sources import source_reader
 from dify_kb.ingest.sources.source_reader import create_source_reader
 from dify_kb.models import Dataset
 from dify_kb.resources import Datasets, Documents
 from dify_kb.resources.metadata_assignment import MetadataAssignment
-from dify_kb.transport import AttemptEvent, RequestLimiter, Sender
+from dify_kb.transport import AttemptEvent, RequestLimiter, Sender, upload_body
 from dify_kb.wire import catalog
 from dify_kb.wire.decode_response import Response
 
@@ -112,6 +113,10 @@ class VirtualDify:
     fault_schedule: FaultSchedule
     indexing: float = 1.0
     latency: float = 0.05
+    jitter: Callable[[], float] = lambda: 1.0
+    """Returns the factor of the next latency. Requests of equal latency end in lockstep, which
+    limits of concurrency take for an idle client."""
+
     documents: list[VirtualDocument] = field(factory=list)
     creates: Counter[str] = field(factory=Counter)
     calls: list[tuple[float, str, str]] = field(factory=list)
@@ -141,7 +146,8 @@ class VirtualDify:
         if self.blocked and name == CREATE and call.body.file.name == self.blocked:
             mode = self.blocked_by
         self.calls.append((now, name, mode))
-        await anyio.sleep(self.latency)
+        latency = self.latency * self.jitter()
+        await anyio.sleep(latency)
         if mode in {"lost", "hang-lost"}:
             self._content(call)
         if mode in {"hang", "hang-lost"}:
@@ -155,7 +161,7 @@ class VirtualDify:
         content = self._content(call)
         if content is None:
             return refusal(404, "none")
-        return Response(200, VERSION, json.dumps(content).encode(), self.latency)
+        return Response(200, VERSION, json.dumps(content).encode(), latency)
 
     def _content(self, call: Any) -> object:
         match call.endpoint.name:
@@ -292,12 +298,26 @@ async def _run_inline(work: Callable[..., Any], *args: object, **_: object) -> A
 
 @contextmanager
 def without_threads() -> Iterator[None]:
-    """Run work in the event loop that usually runs in threads."""
-    with (
-        mock.patch.object(anyio.to_thread, "run_sync", _run_inline),
-        mock.patch.object(upload_workers, "run_in_batch", _run_inline),
-    ):
+    """Run work in the event loop that usually runs in threads.
+
+    While a real thread works, timers of the virtual clock expire: hours may pass.
+    """
+    with ExitStack() as stack:
+        for module, name in (
+            (anyio.to_thread, "run_sync"),
+            (source_reader, "run_in_thread"),
+            (upload_workers, "run_in_batch"),
+            (upload_workers, "run_in_thread"),
+            (upload_body, "run_in_batch"),
+            (upload_body, "run_in_thread"),
+        ):
+            stack.enter_context(mock.patch.object(module, name, _run_inline))
+        stack.enter_context(mock.patch.object(threading.Thread, "start", _refuse_thread))
         yield
+
+
+def _refuse_thread(thread: threading.Thread) -> None:
+    raise AssertionError(f"{thread.name} would start during virtual time")
 
 
 @define
@@ -381,7 +401,11 @@ class VirtualLoad:
 def without_faults(server: VirtualDify) -> VirtualDify:
     """Return the same server without faults."""
     return VirtualDify(
-        lambda *_: "ok", server.indexing, server.latency, server.documents, server.creates
+        lambda *_: "ok",
+        indexing=server.indexing,
+        latency=server.latency,
+        documents=server.documents,
+        creates=server.creates,
     )
 
 
