@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import dify_kb
-from dify_kb.errors import ConfigError, KnowledgeError
+from dify_kb.errors import ConfigError
 
 from . import bulk, name_lookup, option_types, output, stats
 from .list_options import LimitOption, RowOrder, SortOption
@@ -271,7 +271,7 @@ async def _report_created(
     else:
         _print_created(document, created.batch)
     if wait:
-        _check_indexed(document)
+        stats.require_indexed(document)
 
 
 def _print_created(document: Document, batch: str) -> None:
@@ -284,30 +284,6 @@ def _print_created(document: Document, batch: str) -> None:
         "batch": batch,
     }
     output.print_table(("", ""), rows.items())
-
-
-def _check_indexed(document: Document) -> None:
-    """Check that searches can find the document.
-
-    Raises:
-        KnowledgeError: indexing failed, indexed nothing, or makes no progress.
-    """
-    match document.indexing_status:
-        case dify_kb.IndexingStatus.ERROR:
-            raise KnowledgeError(
-                f"Indexing of {document.name!r} failed: {document.error or 'no reason given'}",
-                hint="Correct the cause and create the document again; it keeps its id.",
-            )
-        case dify_kb.IndexingStatus.COMPLETED if document.word_count == 0:
-            raise KnowledgeError(
-                f"{document.name!r}: {stats.NOTHING_INDEXED}.",
-                hint="Check that the document contains text; scanned pages are images.",
-            )
-        case status if not status.is_final:
-            raise KnowledgeError(
-                f"Indexing of {document.name!r} makes no progress (status {status}).",
-                hint="Run `dify-kb stats` later to see whether it is stuck.",
-            )
 
 
 @documents.command("delete")
