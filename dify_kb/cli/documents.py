@@ -1,18 +1,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import dify_kb
-from dify_kb.errors import ConfigError
+from dify_kb.errors import ConfigError, KnowledgeError
 
-from . import bulk, name_lookup, option_types, output, stats
+from . import bulk, metadata, name_lookup, option_types, output, stats
 from .list_options import LimitOption, RowOrder, SortOption
 from .name_lookup import ResourceRef
 from .option_types import (
@@ -112,7 +110,7 @@ def show_(context: typer.Context, dataset: DatasetOption, name: DocumentArgument
             "created": detail.created_at,
             "updated": detail.updated_at,
             "indexed": detail.completed_at,
-            "metadata": ", ".join(map(_format_metadata, detail.doc_metadata or ())) or None,
+            "metadata": ", ".join(map(metadata.format_value, detail.doc_metadata or ())) or None,
         }
         output.print_details("document", detail, rows, json=is_json_output(context))
 
@@ -218,21 +216,6 @@ def rename(
     run_with_client(context, main)
 
 
-def _format_metadata(entry: Mapping[str, object]) -> str:
-    """Return a metadata value as text; a time, which servers send in seconds, as a date."""
-    value = entry.get("value")
-    seconds = (
-        option_types.parse_number(str(value))
-        if entry.get("type") == dify_kb.MetadataType.TIME
-        else None
-    )
-    if seconds is not None:
-        with suppress(ValueError, OverflowError, OSError):  # out of the range of dates
-            value = datetime.fromtimestamp(seconds, UTC)
-    formatted = output.format_cell(value) if value is None or isinstance(value, datetime) else value
-    return f"{entry['name']}={formatted}"
-
-
 def _read_source(file: str | None, text: str | None) -> Path | str:
     """Return the path of the file, or the text of --text or standard input."""
     if (file is None) == (text is None):
@@ -271,7 +254,7 @@ async def _report_created(
     else:
         _print_created(document, created.batch)
     if wait:
-        stats.require_indexed(document)
+        _check_indexed(document)
 
 
 def _print_created(document: Document, batch: str) -> None:
@@ -284,6 +267,30 @@ def _print_created(document: Document, batch: str) -> None:
         "batch": batch,
     }
     output.print_table(("", ""), rows.items())
+
+
+def _check_indexed(document: Document) -> None:
+    """Check that searches can find the document.
+
+    Raises:
+        KnowledgeError: indexing failed, indexed nothing, or makes no progress.
+    """
+    match document.indexing_status:
+        case dify_kb.IndexingStatus.ERROR:
+            raise KnowledgeError(
+                f"Indexing of {document.name!r} failed: {document.error or 'no reason given'}",
+                hint="Correct the cause and create the document again; it keeps its id.",
+            )
+        case dify_kb.IndexingStatus.COMPLETED if document.word_count == 0:
+            raise KnowledgeError(
+                f"{document.name!r}: {stats.NOTHING_INDEXED}.",
+                hint="Check that the document contains text; scanned pages are images.",
+            )
+        case status if not status.is_final:
+            raise KnowledgeError(
+                f"Indexing of {document.name!r} makes no progress (status {status}).",
+                hint="Run `dify-kb stats` later to see whether it is stuck.",
+            )
 
 
 @documents.command("delete")

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -316,3 +317,18 @@ def report_assignments(
     if isinstance(cause, dify_kb.KnowledgeError):
         raise cause
     return code
+
+
+def format_value(entry: Mapping[str, object]) -> str:
+    """Return a metadata value as text; a time, which servers send in seconds, as a date."""
+    value = entry.get("value")
+    seconds = (
+        option_types.parse_number(str(value))
+        if entry.get("type") == dify_kb.MetadataType.TIME
+        else None
+    )
+    if seconds is not None:
+        with suppress(ValueError, OverflowError, OSError):  # out of the range of dates
+            value = datetime.fromtimestamp(seconds, UTC)
+    formatted = output.format_cell(value) if value is None or isinstance(value, datetime) else value
+    return f"{entry['name']}={formatted}"

@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 import dify_kb
 from dify_kb.arguments import parse_duration
-from dify_kb.errors import BadRequestError, ForbiddenError, KnowledgeError, NotFoundError
+from dify_kb.errors import BadRequestError, ForbiddenError, NotFoundError
 
 from . import completion, name_lookup, option_types, output
 from .bulk import SOME_FAILED, WORKERS, ChangeReporter
@@ -381,27 +381,3 @@ class DatasetQueue:
         self._samples.append(sample)
         while len(self._samples) > 1 and self._samples[1].time <= sample.time - RATE_WINDOW:
             self._samples.popleft()
-
-
-def require_indexed(document: Document) -> None:
-    """Check that searches can find the document.
-
-    Raises:
-        KnowledgeError: indexing failed, indexed nothing, or makes no progress.
-    """
-    match document.indexing_status:
-        case dify_kb.IndexingStatus.ERROR:
-            raise KnowledgeError(
-                f"Indexing of {document.name!r} failed: {document.error or 'no reason given'}",
-                hint="Correct the cause and create the document again; it keeps its id.",
-            )
-        case dify_kb.IndexingStatus.COMPLETED if document.word_count == 0:
-            raise KnowledgeError(
-                f"{document.name!r}: {NOTHING_INDEXED}.",
-                hint="Check that the document contains text; scanned pages are images.",
-            )
-        case status if not status.is_final:
-            raise KnowledgeError(
-                f"Indexing of {document.name!r} makes no progress (status {status}).",
-                hint="Run `dify-kb stats` later to see whether it is stuck.",
-            )
