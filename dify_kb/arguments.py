@@ -1,4 +1,4 @@
-"""Parse arguments written as texts, durations and sizes, and check types of arguments."""
+"""Parse arguments written as strings, durations and sizes, and check arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from .errors import ConfigError
 
 Duration = float | str | timedelta
-"""A duration: seconds as a number, a text such as `90`, `500ms`, `30s`, `10m`, `2h`, `1h30m` or
+"""A duration: seconds as a number, a string such as `90`, `500ms`, `30s`, `10m`, `2h`, `1h30m` or
 `1d`, or a `timedelta`."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -29,7 +29,7 @@ def parse_duration(value: Duration, name: str = "duration") -> float:
     elif isinstance(value, str):
         seconds = _parse_duration_text(value.strip().lower())
     else:
-        check_type(value, float | int, name, "seconds, a text such as '30s' or a timedelta")
+        check_type(value, float | int, name, "seconds, a string such as '30s' or a timedelta")
         seconds = value
     if not 0 <= seconds <= timedelta.max.total_seconds():
         raise ConfigError(
@@ -60,7 +60,7 @@ _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?([kmg]?i?b)?", re.ASCII)
 
 
 def parse_size(value: int | str, name: str = "size", *, default_unit: int = 1) -> int:
-    """Return a size in bytes: of a number, or a text such as `15MB`, `500 kB` or `1.5GiB`.
+    """Return a size in bytes: of a number, or a string such as `15MB`, `500 kB` or `1.5GiB`.
 
     Args:
         default_unit: the bytes that a number without a unit counts.
@@ -69,7 +69,7 @@ def parse_size(value: int | str, name: str = "size", *, default_unit: int = 1) -
         ConfigError: the text is not a size, or less than one byte.
         TypeError: the argument `name` has another type.
     """
-    check_type(value, int | str, name, "a number of bytes or a text such as '15MB'")
+    check_type(value, int | str, name, "a number of bytes or a string such as '15MB'")
     text = str(value).strip().lower()
     match = _SIZE.fullmatch(text)
     unit = (match[2] or "") if match else "?"
@@ -90,3 +90,45 @@ def check_type(value: object, expected: Any, name: str, words: str) -> None:
     """
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise TypeError(f"{name} must be {words}, not {type(value).__name__}")
+
+
+def check_unicode(text: str, name: str) -> None:
+    """Check that a string can be encoded.
+
+    Raises:
+        ConfigError: the argument `name` contains an unpaired surrogate, which UTF-8 cannot encode.
+    """
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{name} is not valid Unicode: it contains an unpaired surrogate.",
+            hint="Decode the text with the correct encoding, or remove these characters.",
+        ) from error
+
+
+def find_encoding_error(value: object, path: str) -> ConfigError | None:
+    """Return the error of the first string, number or object in `value` that JSON cannot encode."""
+    match value:
+        case dict():
+            prefix = f"{path}." if path else ""
+            items = [(f"{prefix}{name}", each) for name, each in value.items()]
+        case list() | tuple():
+            items = [(f"{path}[{index}]", each) for index, each in enumerate(value)]
+        case str():
+            try:
+                check_unicode(value, path)
+            except ConfigError as error:
+                return error
+            return None
+        case None | bool() | int():
+            return None
+        case float() if math.isfinite(value):
+            return None
+        case _:
+            return ConfigError(
+                f"{path} has a value that JSON cannot represent: {value!r}.",
+                hint="Pass strings, finite numbers, booleans, None, lists and dicts.",
+            )
+    return next(filter(None, (find_encoding_error(each, name) for name, each in items)), None)

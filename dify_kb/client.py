@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import os
-import ssl as _ssl
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+import ssl as _ssl  # noqa: TC003 -- for check_arguments
+from typing import TYPE_CHECKING, NoReturn, Self
 
-import aiohttp
+import aiohttp  # noqa: TC002 -- for check_arguments
 import attrs
 
-from .arguments import Duration, check_type
+from .argument_checks import check_arguments
 from .client_methods import ClientMethods
 from .config import (
     DEFAULT_CONCURRENCY,
@@ -38,11 +37,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from .arguments import Duration
     from .emulator import Emulator
 
 EMULATOR_PREFIX = "emulator:"
 
 
+@check_arguments
 class AsyncClient(ClientMethods):
     """An asynchronous client of one Dify server.
 
@@ -95,17 +96,6 @@ class AsyncClient(ClientMethods):
         policy: Policy | None = None,
         loop: EventLoopName | None = None,
     ) -> None:
-        for name, value, expected, words in (
-            ("base_url", base_url, str, "a text"),
-            ("api_key", api_key, str, "a text"),
-            ("concurrency", concurrency, int, "a whole number"),
-            ("ssl", ssl, _ssl.SSLContext, "an ssl.SSLContext"),
-            ("session", session, aiohttp.ClientSession, "an aiohttp.ClientSession"),
-            ("on_event", on_event, Callable, "a function"),
-            ("policy", policy, Policy, "a Policy"),
-        ):
-            if value is not None:
-                check_type(value, expected, name, words)
         address = base_url or os.environ.get("DIFY_BASE_URL", "")
         self._emulator: Emulator | None = None
         if address.startswith(EMULATOR_PREFIX):
@@ -204,6 +194,14 @@ class AsyncClient(ClientMethods):
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    if not TYPE_CHECKING:  # type checkers report the missing methods
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError("AsyncClient requires 'async with', or use Client with 'with'.")
+
+        def __exit__(self, *_: object) -> None:
+            pass
 
     async def aclose(self) -> None:
         """Close all connections, and stop an embedded server. Safe to repeat.

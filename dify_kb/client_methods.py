@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from .argument_checks import check_methods
 from .errors import ApiError, NotFoundError
-from .models import MAX_FILE_SIZE, Dataset, DocForm, ProcessRule, ServerInfo
+from .models import MAX_FILE_SIZE, Dataset, DocForm, DocFormName, ProcessRule, ServerInfo
 from .resources import (
     ChildChunks,
     Datasets,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .transport import Connection, Sender
 
 
+@check_methods
 class ClientMethods:
     """The methods of an asynchronous client, except those that open, close and configure it."""
 
@@ -115,12 +117,12 @@ class ClientMethods:
         dataset_id: Dataset | str,
         source: Source,
         *,
-        include: Sequence[str] = ("*",),
-        exclude: Sequence[str] = (),
-        as_text: Sequence[str] = (),
+        include: str | Sequence[str] = ("*",),
+        exclude: str | Sequence[str] = (),
+        as_text: str | Sequence[str] = (),
         gitignore: bool = False,
         process_rule: ProcessRule | None = None,
-        doc_form: DocForm | str | None = None,
+        doc_form: DocForm | DocFormName | None = None,
         metadata: LoadMetadata = None,
         on_existing: OnExisting = "overwrite",
         wait: Wait = "indexed",
@@ -234,12 +236,12 @@ class ClientMethods:
         dataset_id: Dataset | str,
         source: Source,
         *,
-        include: Sequence[str] = ("*",),
-        exclude: Sequence[str] = (),
-        as_text: Sequence[str] = (),
+        include: str | Sequence[str] = ("*",),
+        exclude: str | Sequence[str] = (),
+        as_text: str | Sequence[str] = (),
         gitignore: bool = False,
         process_rule: ProcessRule | None = None,
-        doc_form: DocForm | str | None = None,
+        doc_form: DocForm | DocFormName | None = None,
         metadata: LoadMetadata = None,
         on_existing: OnExisting = "overwrite",
         wait: Wait = "indexed",

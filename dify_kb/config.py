@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, urlsplit
 
 import attrs
 from attrs import field, frozen
 
+from dify_kb.argument_checks import check_arguments
+
 from .arguments import Duration, check_type, parse_duration, parse_optional_duration
 from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_FILE_SIZE = 15 * 1024 * 1024
 """Maximum file size in bytes: the server's default UPLOAD_FILE_SIZE_LIMIT (api/configs, 1.12.1)."""
@@ -29,8 +34,16 @@ def _check_fields(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.A
             return (
                 parse_optional_duration(value, name) if is_optional else parse_duration(value, name)
             )
+        if isinstance(this.default, tuple):
+            check_type(value, tuple | list, name, "a tuple of durations")
+            if not value:
+                raise ConfigError(f"{name} is empty.", hint="Pass at least one duration.")
+            return tuple(parse_duration(each, name) for each in value)
         if isinstance(this.default, int):
             check_type(value, int, name, "a whole number")
+            minimum = 0 if this.name == "max_recreations" else 1
+            if value < minimum:
+                raise ConfigError(f"Invalid {name}: {value}.", hint=f"Use {minimum} or more.")
         return value
 
     return [each.evolve(converter=attrs.Converter(convert, takes_field=True)) for each in fields]
@@ -179,6 +192,7 @@ class LoadTiming:
     grace_period: float = 10.0
 
 
+@check_arguments
 @frozen(kw_only=True)
 class Policy:
     """All timeouts, retry limits and intervals of a client.
@@ -202,8 +216,6 @@ class Policy:
             ConfigError: `timeout` is not a valid duration.
             TypeError: an argument has the wrong type.
         """
-        if retry is not None:
-            check_type(retry, Retry, "retry", "a Retry")
         return attrs.evolve(
             self,
             timeout=self.timeout if timeout is None else Timeout.from_argument(timeout),
@@ -211,7 +223,13 @@ class Policy:
         )
 
     def scaled(self, factor: float) -> Policy:
-        """Multiply the delays (not the timeouts) by `factor`."""
+        """Return the policy with all delays (not the timeouts) multiplied by `factor`.
+
+        Raises:
+            ConfigError: `factor` is negative, infinite or NaN.
+        """
+        if not 0 <= factor < math.inf:
+            raise ConfigError(f"Invalid factor: {factor}.", hint="Use a number such as 0.1.")
         retry, polling, timing = self.retry, self.polling, self.load_timing
         return attrs.evolve(
             self,
@@ -278,7 +296,6 @@ class Config:
                 hint="Pass base_url (--url) or set DIFY_BASE_URL, e.g. https://dify.example/v1, or"
                 " select a profile (--profile); emulator:PATH starts the embedded server.",
             )
-        check_type(base_url, str, "base_url", "a text")
         base_url = _normalize_url(base_url)
         if not api_key:
             raise ConfigError(
@@ -286,7 +303,6 @@ class Config:
                 hint="Pass a knowledge key (dataset-…) as api_key (--api-key), or set"
                 " DIFY_API_KEY.",
             )
-        check_type(api_key, str, "api_key", "a text")
         if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
             raise ConfigError(
                 "The API key contains invalid characters.",
@@ -356,14 +372,10 @@ def check_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     Raises:
         ConfigError: a name or a value contains characters that are invalid in a header, or the
             client sets the header itself.
-        TypeError: a name or a value is not a text.
     """
     if headers is None:
         return {}
-    check_type(headers, Mapping, "headers", "a mapping of texts")
     for name, value in headers.items():
-        check_type(name, str, "headers", "a mapping of texts; a name is a text")
-        check_type(value, str, f"headers[{name!r}]", "a text")
         if not _HEADER_NAME.fullmatch(name):
             raise ConfigError(
                 f"Invalid header name: {name!r}.", hint="Use letters, digits and dashes."

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Self
+import ssl as _ssl  # noqa: TC003 -- for check_methods
+from typing import TYPE_CHECKING, NoReturn, Self
 
+from dify_kb.argument_checks import check_methods
 from dify_kb.client import AsyncClient
 from dify_kb.errors import ConfigError
 from dify_kb.profiles import require_profile
@@ -13,7 +15,6 @@ from ._loop_thread import LoopThread
 from ._resources import BlockingClientBase
 
 if TYPE_CHECKING:
-    import ssl as _ssl
     from collections.abc import Mapping
     from types import TracebackType
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 
+@check_methods
 class Client(BlockingClientBase):
     """A blocking client of one Dify server.
 
@@ -157,6 +159,14 @@ class Client(BlockingClientBase):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    if not TYPE_CHECKING:  # type checkers report the missing methods
+
+        async def __aenter__(self) -> NoReturn:
+            raise TypeError("Client requires 'with', or use AsyncClient with 'async with'.")
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
 
     def __repr__(self) -> str:
         return repr(self._target).replace("AsyncClient", type(self).__name__, 1)

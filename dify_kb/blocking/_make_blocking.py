@@ -10,11 +10,23 @@ import asyncio
 import contextlib
 import functools
 import inspect
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Generator
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+)
 
 import anyio
+from attrs import frozen
 
+from dify_kb.argument_checks import check_call
 from dify_kb.errors import KnowledgeError
 
 if TYPE_CHECKING:
@@ -55,7 +67,8 @@ def make_blocking(
     """Return a method that runs `method` in the loop thread and waits for its result."""
 
     def blocking_method(self: BlockingObject, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._loop.run(functools.partial(method, self._target, *args, **kwargs))
+        unchecked = check_call(method, self, args, kwargs)
+        return self._loop.run(functools.partial(unchecked, self._target, *args, **kwargs))
 
     return _copy_signature(method, blocking_method, inspect.signature(method))
 
@@ -66,7 +79,10 @@ def make_blocking_iterator(
     """Return a method that iterates over the pages of `method`; waits once per page, not row."""
 
     def blocking_method(self: BlockingObject, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
-        return _iter_rows(self._loop, method(self._target, *args, **kwargs).pages())
+        unchecked = check_call(method, self, args, kwargs)
+        return BlockingIterator(
+            _iter_rows(self._loop, unchecked(self._target, *args, **kwargs).pages())
+        )
 
     signature = inspect.signature(method)
     _, bracket, rest = str(signature.return_annotation).partition("[")
@@ -74,7 +90,29 @@ def make_blocking_iterator(
     return _copy_signature(method, blocking_method, signature.replace(return_annotation=annotation))
 
 
-def _iter_rows(loop: LoopThread, pages: AsyncIterator[Sequence[R]]) -> Iterator[R]:
+@frozen
+class BlockingIterator(Generic[R]):
+    """An iterator over rows, which are requested while they are iterated."""
+
+    _rows: Generator[R, None, None]
+
+    def __iter__(self) -> Iterator[R]:
+        return self._rows
+
+    def __next__(self) -> R:
+        return next(self._rows)
+
+    def close(self) -> None:
+        """End the requests before all rows were iterated."""
+        self._rows.close()
+
+    if not TYPE_CHECKING:  # type checkers report the missing method
+
+        def __aiter__(self) -> NoReturn:
+            raise TypeError("Iterate with 'for', or use AsyncClient instead of Client.")
+
+
+def _iter_rows(loop: LoopThread, pages: AsyncIterator[Sequence[R]]) -> Generator[R, None, None]:
     fetcher = _PageFetcher(pages)
     task = loop.start_task(fetcher.run)
     try:

@@ -8,7 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import anyio
 from attrs import define, field
@@ -80,6 +80,11 @@ class Results(Generic[T]):
         """Return an iterator over batches of results."""
         task = _LoadTask(self._begin)
         return _cancel_when_dropped(self._pages(task), task)
+
+    if not TYPE_CHECKING:  # type checkers report the missing method
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError("Iterate with 'async for', or use Client instead of AsyncClient.")
 
     def __aiter__(self) -> AsyncIterator[T]:
         task = _LoadTask(self._begin)

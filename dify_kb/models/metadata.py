@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 from attrs import field, frozen
 
+from dify_kb.argument_checks import check_constructor
 from dify_kb.errors import ConfigError
 
 from ._base import UNSET, OpenEnum, Unset
@@ -176,6 +177,7 @@ def _parse_value(entry: Mapping[str, object]) -> MetadataScalar:
     return float(value) if number[1] or number[2] else int(value)
 
 
+@check_constructor
 @frozen(kw_only=True)
 class DocumentMetadata:
     """The values to assign to a document.

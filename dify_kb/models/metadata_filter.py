@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
-from typing import NoReturn
+from typing import NoReturn, TypeGuard
 
 from attrs import field, frozen
 
+from dify_kb.argument_checks import check_constructor
 from dify_kb.errors import ConfigError
 
 from ._base import OpenEnum
@@ -48,6 +51,22 @@ class LogicalOperator(OpenEnum):
     OR = "or"
 
 
+def _parse_operator(value: ComparisonOperator | str) -> ComparisonOperator:
+    """Return an operator written as text. An unknown `ComparisonOperator` is kept.
+
+    Raises:
+        ConfigError: the text is not an operator.
+    """
+    operator = ComparisonOperator(value)
+    if not (operator.is_known or isinstance(value, ComparisonOperator)):
+        raise ConfigError(
+            f"Unknown comparison_operator {value!r}.",
+            hint=f"Use one of {', '.join(ComparisonOperator)}.",
+        )
+    return operator
+
+
+@check_constructor
 @frozen(kw_only=True)
 class Condition:
     """A comparison with a field. The server ignores conditions without a value, except `empty`.
@@ -56,7 +75,7 @@ class Condition:
     """
 
     name: str
-    comparison_operator: ComparisonOperator = field(converter=ComparisonOperator)
+    comparison_operator: ComparisonOperator = field(converter=_parse_operator)
     value: FilterValue = None
 
     def __and__(self, other: Condition | MetadataFilter) -> MetadataFilter:
@@ -74,6 +93,7 @@ class Condition:
         raise TypeError(f"A condition on {self.name!r} is not true or false: combine with & or |.")
 
 
+@check_constructor
 @frozen(kw_only=True)
 class MetadataFilter:
     """A filter of the documents that a search may find; create it with `all_of` or `any_of`.
@@ -157,6 +177,13 @@ class MetadataFilter:
         return cls(logical_operator=LogicalOperator.OR, conditions=_require_conditions(conditions))
 
 
+def _is_comparable(value: object) -> TypeGuard[str | float]:
+    """Return whether a value is a string or a finite number."""
+    if isinstance(value, str):
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _require_conditions(conditions: Sequence[Condition]) -> Sequence[Condition]:
     if not conditions:
         raise ConfigError(
@@ -171,6 +198,7 @@ def _require_conditions(conditions: Sequence[Condition]) -> Sequence[Condition]:
     return conditions
 
 
+@check_constructor
 @frozen(eq=False)
 class Field:
     """A metadata field whose comparisons return conditions for `MetadataFilter`.
@@ -290,17 +318,19 @@ class Field:
             )
         return self._compare(operator, value)
 
-    def _compare_list(self, operator: ComparisonOperator, values: Sequence[str]) -> Condition:
-        if isinstance(values, str):
+    def _compare_list(self, operator: ComparisonOperator, values: object) -> Condition:
+        if not isinstance(values, Sequence | AbstractSet) or isinstance(values, str | bytes):
             raise ConfigError(
                 f"Invalid condition {self.name} {operator} {values!r}: the value is not a list.",
                 hint=f"Pass [{values!r}].",
             )
-        if None in values:
-            raise ConfigError(
-                f"Invalid condition {self.name} {operator} {values!r}: a value is None.",
-                hint="Remove it, or use empty() or not_empty().",
-            )
+        for value in values:
+            if not _is_comparable(value):
+                raise ConfigError(
+                    f"Invalid condition {self.name} {operator} {values!r}: the value {value!r} is"
+                    " neither a string nor a number.",
+                    hint="Remove it, or use empty() or not_empty() for None.",
+                )
         texts = [str(value) for value in values]
         return Condition(name=self.name, comparison_operator=operator, value=texts)
 
@@ -313,10 +343,10 @@ class Field:
         return self._compare(operator, value)
 
     def _compare(self, operator: ComparisonOperator, value: object) -> Condition:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
+        if not _is_comparable(value):
             raise ConfigError(
                 f"Invalid condition {self.name} {operator} {value!r}: the value is neither a string"
-                " nor a number.",
+                " nor a finite number.",
                 hint="Pass a string or a number, or use empty() or not_empty().",
             )
         return Condition(name=self.name, comparison_operator=operator, value=value)

@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
+from dify_kb.argument_checks import check_arguments
 from dify_kb.errors import ConfigError
 
 from ._base import UNSET, OpenEnum, Unset
@@ -59,6 +60,7 @@ class ChunkingRules:
     subchunk_segmentation: Segmentation | Unset = UNSET
 
 
+@check_arguments
 @frozen(kw_only=True)
 class ProcessRule:
     """A rule for cleaning and splitting documents; create it with one of the class methods.
@@ -209,6 +211,6 @@ def _build_segmentation(size: int, separator: str, overlap: int, of: str) -> Seg
         warnings.warn(
             f"{of}separator {separator!r} is not ASCII and never matches: servers since 1.11"
             " corrupt other characters.",
-            stacklevel=3,
+            stacklevel=4,
         )
     return Segmentation(separator=separator, max_tokens=size, chunk_overlap=overlap)

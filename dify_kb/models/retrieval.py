@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import evolve, field, frozen
 
+from dify_kb.argument_checks import check_arguments
 from dify_kb.errors import ConfigError
 
 from ._base import UNSET, OpenEnum, Unset
@@ -73,6 +74,20 @@ class Weights:
     keyword_setting: KeywordSetting | None = None
 
 
+def _parse_search_method(value: SearchMethod | str) -> SearchMethod:
+    """Return a method written as text. An unknown one that a server sent is kept.
+
+    Raises:
+        ConfigError: the text is not a search method.
+    """
+    method = SearchMethod(value)
+    if not (method.is_known or isinstance(value, SearchMethod)):
+        known = "semantic_search" if value == "vector_search" else ", ".join(SearchMethod)
+        raise ConfigError(f"Unknown search_method {value!r}.", hint=f"Use {known}.")
+    return method
+
+
+@check_arguments
 @frozen(kw_only=True)
 class RetrievalModel:
     """The settings of a search: method and options. Create it with one of the class methods.
@@ -81,7 +96,7 @@ class RetrievalModel:
     400 for a create and 500 for a search (measured).
     """
 
-    search_method: SearchMethod = field(converter=SearchMethod)
+    search_method: SearchMethod = field(converter=_parse_search_method)
     reranking_enable: bool = False
     reranking_mode: RerankingMode | Unset | None = UNSET
     reranking_model: RerankingModel | Unset | None = UNSET
@@ -200,23 +215,15 @@ def validate_retrieval_model(model: RetrievalModel) -> RetrievalModel:
     """Return `model` if it is valid; the server would silently ignore some errors.
 
     Raises:
-        ConfigError: an unknown search method or operator, `top_k` below 1, a threshold outside 0
-            to 1, or weights that are not of the type `Weights`.
+        ConfigError: an unknown search method or operator, `top_k` below 1, or a threshold outside 0
+            to 1.
     """
-    if not model.search_method.is_known:
-        asked = str(model.search_method)
-        known = "semantic_search" if asked == "vector_search" else ", ".join(SearchMethod)
-        raise ConfigError(f"Unknown search_method {asked!r}.", hint=f"Use {known}.")
+    _parse_search_method(str(model.search_method))
     if model.top_k < 1:
         raise ConfigError(f"Invalid top_k: {model.top_k}.", hint="Use 1 or more.")
     if model.score_threshold and not 0 <= model.score_threshold <= 1:
         raise ConfigError(
             f"Invalid score_threshold: {model.score_threshold}.", hint="Use a number from 0 to 1."
-        )
-    if not (model.weights is UNSET or isinstance(model.weights, Weights | None)):
-        raise ConfigError(
-            f"Invalid weights, which the server would ignore: {model.weights!r}.",
-            hint="Use RetrievalModel.hybrid_weighted(vector_weight=…, embedding=…).",
         )
     if model.metadata_filtering_conditions:
         model.metadata_filtering_conditions.validate()

@@ -8,6 +8,8 @@ from typing import Literal
 
 from attrs import field, frozen
 
+from dify_kb.argument_checks import check_constructor
+
 from ._base import UNSET, OpenEnum, Unset
 from .child_chunk import ChildChunk
 from .dataset import DocForm
@@ -79,6 +81,7 @@ class CreatedSegments:
     extra: Mapping[str, object] = field(factory=dict)
 
 
+@check_constructor
 @frozen(kw_only=True)
 class NewSegment:
     """A chunk to create. `answer` is required for `qa_model` documents and ignored for others."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from attrs import field, frozen
 
+from dify_kb.argument_checks import check_constructor
+
 from ._base import OpenEnum
 
 
@@ -20,6 +22,7 @@ class ModelType(OpenEnum):
     MODERATION = "moderation"
 
 
+@check_constructor
 @frozen(kw_only=True)
 class ModelRef:
     """A model, by the full id of its provider (e.g. `langgenius/openai/openai`) and its name.

@@ -13,6 +13,8 @@ from dify_kb.arguments import check_type
 from dify_kb.errors import ConfigError
 from dify_kb.models import CreatedDocument, Dataset, Document, File
 
+from ._pager import PAGE_SIZE
+
 _INVALID_FILE_NAME = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]|%22|\s$')
 """Invalid parts of a file name: characters that the server rejects (recordings 210 to 226;
 measured), and lone surrogates, which represent undecodable bytes."""
@@ -73,6 +75,18 @@ def check_length(value: str, label: str, min_length: int, max_length: int) -> st
     return value
 
 
+def check_page(page: int, limit: int) -> int:
+    """Return the rows of a page, at most `PAGE_SIZE`.
+
+    Raises:
+        ConfigError: a number is below 1.
+    """
+    for name, value in (("page", page), ("limit", limit)):
+        if value < 1:
+            raise ConfigError(f"Invalid {name}: {value}.", hint="Use 1 or more.")
+    return min(limit, PAGE_SIZE)
+
+
 def check_not_empty(values: object, label: str) -> None:
     """Check that `values` is a list, not a string, and not empty.
 
@@ -95,7 +109,7 @@ def file_from_argument(file: Path | str | bytes | BinaryIO, name: str | None) ->
         TypeError: `file` or `name` has another type.
     """
     if name is not None:
-        check_type(name, str, "name", "a text")
+        check_type(name, str, "name", "a string")
     match file:
         case bytes():
             return _check_file_name(File(name=name or "", content=file, size=len(file)))

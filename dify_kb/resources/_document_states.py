@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from dify_kb.argument_checks import check_methods
 from dify_kb.errors import ConfigError
 from dify_kb.models import Dataset, DocumentIds, StoredFile
 from dify_kb.wire import catalog
@@ -31,6 +32,7 @@ _STATUS_FIELDS = {
 """The field of a document that each action sets, and its value."""
 
 
+@check_methods
 @frozen
 class DocumentStateMethods:
     """Enable, disable and archive documents; download their files."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from attrs import frozen
 
@@ -46,6 +46,11 @@ class Pager(Generic[T]):
             if wanted_rows:
                 yield wanted_rows
             number, total = number + 1, page.total
+
+    if not TYPE_CHECKING:  # type checkers report the missing method
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError("Iterate with 'async for', or use Client instead of AsyncClient.")
 
     async def __aiter__(self) -> AsyncIterator[T]:
         async for rows in self.pages():

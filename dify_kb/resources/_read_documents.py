@@ -11,7 +11,7 @@ from dify_kb.models import UNSET, DisplayStatus, GetDocument, ListDocuments
 from dify_kb.transport.clock import loop_time
 from dify_kb.wire import catalog
 
-from ._arguments import build_path_params, get_dataset_id
+from ._arguments import build_path_params, check_page, get_dataset_id
 from ._pager import PAGE_SIZE, Pager
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ async def list_documents(
 ) -> Page[Document]:
     """Return one page of documents, newest first."""
     request = ListDocuments(
-        page=page, limit=min(limit, PAGE_SIZE), keyword=keyword, status=_parse_status(status)
+        page=page, limit=check_page(page, limit), keyword=keyword, status=_parse_status(status)
     )
     return await send(catalog.LIST_DOCUMENTS(request, dataset_id=get_dataset_id(dataset)))
 
@@ -82,8 +82,8 @@ def _parse_status(value: DisplayStatus | DisplayStatusName | Unset) -> DisplaySt
     status = DisplayStatus(value)
     if not status.is_known:
         raise ConfigError(
-            f"Unknown status {str(status)!r}.",
-            hint=f"Use one of {', '.join(DisplayStatus)}.",
+            f"Invalid status {str(status)!r}.",
+            hint=f"Expected one of {', '.join(DisplayStatus)}.",
         )
     return status
 

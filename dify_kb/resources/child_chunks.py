@@ -4,14 +4,16 @@ from functools import partial
 
 from attrs import frozen
 
+from dify_kb.argument_checks import check_methods
 from dify_kb.models import UNSET, ChildChunk, Dataset, ListChildChunks, Page, Unset, WriteChildChunk
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import CallSender
 
-from ._arguments import build_path_params
+from ._arguments import build_path_params, check_page
 from ._pager import PAGE_SIZE, Pager
 
 
+@check_methods
 @frozen
 class ChildChunks:
     """The child chunks of a segment, by which parent-child datasets are searched.
@@ -51,7 +53,7 @@ class ChildChunks:
             limit: number of rows, at most 100.
             keyword: text that the content must contain.
         """
-        request = ListChildChunks(page=page, limit=min(limit, PAGE_SIZE), keyword=keyword)
+        request = ListChildChunks(page=page, limit=check_page(page, limit), keyword=keyword)
         path_params = build_path_params(dataset_id, document_id=document_id, segment_id=segment_id)
         return await self._send(catalog.LIST_CHILD_CHUNKS(request, **path_params))
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
+from dify_kb.argument_checks import check_methods
+from dify_kb.arguments import check_unicode
 from dify_kb.errors import ConfigError, KnowledgeError, PartialError
 from dify_kb.models import (
     MAX_QUERY_LENGTH,
@@ -37,7 +39,7 @@ from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import CallSender
 
 from . import _dataset_defaults as fitting
-from ._arguments import check_length, check_not_empty, get_dataset_id
+from ._arguments import check_length, check_not_empty, check_page, get_dataset_id
 from ._pager import PAGE_SIZE, Pager
 from ._recovery import recover
 
@@ -48,6 +50,7 @@ MAX_NAME, MAX_DESCRIPTION = 40, 400
 """Maximum characters that the server accepts (recordings 026, 028)."""
 
 
+@check_methods
 @frozen
 class Datasets:
     """The knowledge bases of the workspace."""
@@ -141,6 +144,7 @@ class Datasets:
         Includes private knowledge bases of other members. Costs one request per 100 knowledge
         bases whose names contain `name`.
         """
+        check_unicode(name, "name")
         async for dataset in self.iter(keyword=name, include_all=True):
             if dataset.name == name:
                 return dataset
@@ -169,7 +173,7 @@ class Datasets:
         """
         request = ListDatasets(
             page=page,
-            limit=min(limit, PAGE_SIZE),
+            limit=check_page(page, limit),
             keyword=keyword,
             tag_ids=_check_tag_ids(tag_ids),
             include_all=include_all,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import field, frozen
 
+from dify_kb.argument_checks import check_methods
+from dify_kb.arguments import parse_duration, parse_optional_duration
 from dify_kb.config import Polling
 from dify_kb.errors import ApiError, ConfigError
 from dify_kb.models import (
@@ -50,10 +52,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from dify_kb.arguments import Duration
+
 MAX_NAME_LENGTH = 200
 """Characters of a document's name that the server keeps (measured on 1.4.3, 1.12.1 and 1.14.2)."""
 
 
+@check_methods
 @frozen
 class Documents(DocumentStateMethods):
     """The documents of a knowledge base."""
@@ -335,22 +340,28 @@ class Documents(DocumentStateMethods):
         dataset_id: Dataset | str,
         documents: Sequence[CreatedDocument | Document | str],
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 -- an option of the caller, in seconds
-        stall_after: float = 900.0,
+        timeout: Duration | None = None,  # noqa: ASYNC109 -- an option of the caller
+        stall_after: Duration = 900.0,
     ) -> Sequence[Document]:
         """Wait until documents are indexed, and return their final state in the given order.
 
         Costs one request per 100 documents of the dataset for each poll, at growing intervals.
-        After `stall_after` seconds without any change, the documents are returned as they are,
-        also with an `indexing_status` that is not final.
+        Both times are in seconds, or texts such as `15m`. After `stall_after` without any change,
+        the documents are returned as they are, also with an `indexing_status` that is not final.
 
         Raises:
-            RequestTimeoutError: `timeout` seconds passed.
+            ConfigError: a time is not a duration, or an id is invalid.
+            RequestTimeoutError: `timeout` passed.
             NotFoundError: a document was deleted.
         """
         ids = [get_document_id(document) for document in documents]
         return await wait_until_indexed(
-            self._send, dataset_id, ids, timeout, stall_after, self._times
+            self._send,
+            dataset_id,
+            ids,
+            parse_optional_duration(timeout, "timeout"),
+            parse_duration(stall_after, "stall_after"),
+            self._times,
         )
 
     async def _update_by_text(

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from dify_kb.argument_checks import check_methods
 from dify_kb.models import (
     BuiltInField,
     Dataset,
@@ -23,17 +24,17 @@ from .metadata_assignment import (
     MetadataAssignment,
     assign_or_raise,
     assign_values,
-    check_assigned_values,
     create_field,
     find_field,
     list_fields,
 )
-from .metadata_validation import MAX_NAME_LENGTH
+from .metadata_validation import MAX_NAME_LENGTH, check_assigned_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+@check_methods
 @frozen
 class Metadata:
     """The metadata fields of a knowledge base, and their values on documents."""

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn
 
 from attrs import frozen
 
+from dify_kb.argument_checks import check_methods
 from dify_kb.models import (
     UNSET,
     Dataset,
@@ -42,10 +43,16 @@ class Events:
         async for event in self._send.stream(self._call):
             yield [event]
 
+    if not TYPE_CHECKING:  # type checkers report the missing method
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError("Iterate with 'async for', or use Client instead of AsyncClient.")
+
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._send.stream(self._call)
 
 
+@check_methods
 @frozen
 class Pipeline:
     """The knowledge pipelines; require 1.16.

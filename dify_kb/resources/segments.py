@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
+from dify_kb.argument_checks import check_methods
 from dify_kb.errors import (
     BadRequestError,
     ConfigError,
@@ -27,7 +28,7 @@ from dify_kb.models import (
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import CallSender
 
-from ._arguments import build_path_params, check_not_empty
+from ._arguments import build_path_params, check_not_empty, check_page
 from ._create_segments import (
     BATCH_SIZE,
     create_batch,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+@check_methods
 @frozen
 class Segments:
     """The chunks of a document."""
@@ -138,7 +140,7 @@ class Segments:
             check_not_empty(status, "status")
         request = ListSegments(
             page=page,
-            limit=min(limit, PAGE_SIZE),
+            limit=check_page(page, limit),
             keyword=keyword,
             status=[str(word) for word in status] if status else UNSET,
         )

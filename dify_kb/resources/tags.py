@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from dify_kb.argument_checks import check_methods
 from dify_kb.models import (
     BindTags,
     CreateTag,
@@ -27,6 +28,7 @@ MAX_NAME = 50
 """Maximum characters of a tag's name."""
 
 
+@check_methods
 @frozen
 class Tags:
     """The tags of knowledge bases; require 1.4.2.

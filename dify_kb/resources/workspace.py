@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from dify_kb.argument_checks import check_methods
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import CallSender
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from dify_kb.models import ModelProvider, ModelType
 
 
+@check_methods
 @frozen
 class Workspace:
     """The workspace that the API key belongs to."""

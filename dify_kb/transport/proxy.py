@@ -7,7 +7,6 @@ import re
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
 
-from dify_kb.arguments import check_type
 from dify_kb.config import split_url
 from dify_kb.errors import ConfigError
 
@@ -24,7 +23,6 @@ def choose_proxy(proxy: str | None, base_url: str, *, trust_env: bool) -> str | 
         ConfigError: the address is invalid, or its scheme is neither `http` nor `https`.
     """
     if proxy is not None:
-        check_type(proxy, str, "proxy", "a text")
         return _check_proxy(proxy, "proxy (--proxy)")
     if not trust_env:
         return None

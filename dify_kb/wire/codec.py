@@ -21,7 +21,7 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_unstructure_fn, override
 
-from dify_kb.errors import ConfigError
+from dify_kb.arguments import check_unicode, find_encoding_error
 from dify_kb.models import UNSET, File, FilterValue, MetadataScalar, OpenEnum, Unset
 
 T = TypeVar("T")
@@ -71,26 +71,24 @@ def to_json(model: object) -> bytes:
     """Encode a model as JSON.
 
     Raises:
-        ConfigError: a string is not valid Unicode, such as a file name that is not UTF-8.
+        ConfigError: a string is not valid Unicode, such as a file name that is not UTF-8; or a
+            value is not one of JSON.
     """
+    fields = encode(model)
     try:
-        return _compact.encode(encode(model)).encode()
-    except UnicodeEncodeError as error:
-        raise surrogate_error() from error
-
-
-def surrogate_error() -> ConfigError:
-    """Return the error for a string that cannot be encoded."""
-    return ConfigError(
-        "A string of the request is not valid Unicode: it contains an unpaired surrogate.",
-        hint="Decode the text with the correct encoding, or remove these characters.",
-    )
+        return _compact.encode(fields).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise find_encoding_error(fields, "") or error from error
 
 
 def to_query(model: object) -> list[tuple[str, str]]:
-    """Convert a model to query parameters; a list becomes several with the same name."""
+    """Convert a model to query parameters; a list becomes several with the same name.
+
+    Raises:
+        ConfigError: a string is not valid Unicode.
+    """
     return [
-        (name, _to_query_value(item))
+        (name, _to_query_value(name, item))
         for name, value in encode_fields(model).items()
         for item in (value if isinstance(value, list) else [value])
     ]
@@ -130,8 +128,10 @@ def from_json(shape: type[T], body: bytes) -> T:
     return decode(shape, value)
 
 
-def _to_query_value(value: object) -> str:
-    return json.dumps(value) if isinstance(value, bool) else str(value)
+def _to_query_value(name: str, value: object) -> str:
+    text = json.dumps(value) if isinstance(value, bool) else str(value)
+    check_unicode(text, name)
+    return text
 
 
 _TYPE_NAMES = {
@@ -397,4 +397,4 @@ def _create_converter() -> cattrs.Converter:
 
 _converter = _create_converter()
 
-_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
-from .codec import surrogate_error
+from dify_kb.arguments import check_unicode
+
 from .version_bugs import is_older
 
 if TYPE_CHECKING:
@@ -135,16 +136,14 @@ class CallSender(Protocol):
 
 
 def _fill_path(path: str, path_params: dict[str, str]) -> str:
-    return path.format_map({name: _quote(value) for name, value in path_params.items()})
+    return path.format_map({name: _quote(value, name) for name, value in path_params.items()})
 
 
 @functools.lru_cache(maxsize=4096)
-def _quote(value: str) -> str:
+def _quote(value: str, name: str) -> str:
     """Quote a path parameter. Cached, as nearly all calls of a load have the same dataset id."""
-    try:
-        return quote(value, safe="")
-    except UnicodeEncodeError as error:
-        raise surrogate_error() from error
+    check_unicode(value, name)
+    return quote(value, safe="")
 
 
 NOTHING = type(None)

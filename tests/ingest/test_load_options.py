@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
 INTERNAL_OPTIONS = {"pause"}
 OPTIONS_OF_LOAD_ALONE = {"dry_run", "on_event"}
-CONVERTED_OPTIONS = {"doc_form", "journal", "stall_after", "deadline", "max_file_size"}
+CONVERTED_OPTIONS = {
+    "include",
+    "exclude",
+    "as_text",
+    "doc_form",
+    "journal",
+    "stall_after",
+    "deadline",
+    "max_file_size",
+}
 RENAMED_TYPES = {"metadata": "LoadMetadata"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from attrs import evolve
@@ -208,7 +208,7 @@ def test_an_argument_that_is_not_a_condition_is_refused_by_name(
 
 def test_a_null_in_a_list_is_refused() -> None:
     """`str(None)` would search for the text `None`."""
-    with pytest.raises(ConfigError, match="a value is None"):
+    with pytest.raises(ConfigError, match="the value None is neither"):
         TEAM.in_(["a", None])  # type: ignore[list-item]  # the point
 
 
@@ -378,10 +378,16 @@ def test_a_threshold_outside_of_its_range_is_refused(
 )
 def test_weights_in_another_form_are_refused(weights: Any) -> None:
     """The forms shown in two documentation pages: the server returns 200 and finds nothing."""
-    model = RetrievalModel(search_method=SearchMethod.HYBRID, weights=weights)
+    with pytest.raises(TypeError, match="^weights must be a Weights or None, not "):
+        RetrievalModel(search_method=SearchMethod.HYBRID, weights=weights)
 
-    with pytest.raises(ConfigError, match="hybrid_weighted"):
-        validate_retrieval_model(model)
+
+@pytest.mark.parametrize("word", ["fuzzy", "vector_search", ""])
+def test_an_unknown_search_method_is_refused_when_the_model_is_built(word: str) -> None:
+    """Not only by the search, far from the mistake. A method that a server sent is kept."""
+    with pytest.raises(ConfigError, match=f"Unknown search_method '{word}'"):
+        RetrievalModel(search_method=cast("SearchMethod", word))
+    assert RetrievalModel(search_method=SearchMethod("fuzzy")).search_method == "fuzzy"
 
 
 @pytest.mark.parametrize("top_k", [0, -1])

@@ -285,12 +285,12 @@ OTHERS: Sequence[tuple[Callable[[Sent], object], str]] = [
     ),
     (
         lambda sent: Documents(sent).list(D1, status="enabled"),  # type: ignore[arg-type]  # the point
-        "Unknown status 'enabled'",
+        "Invalid status 'enabled'",
     ),
     (lambda sent: Documents(sent).wait(D1, ["handbook"]), "Invalid documents: 'handbook'"),
     (
         lambda sent: Metadata(sent).create(D1, "year", type="date"),  # type: ignore[arg-type]  # the point
-        "Invalid metadata type 'date'",
+        "Invalid type 'date'",
     ),
     (
         lambda sent: Metadata(sent).assign(D1, [make_document_metadata("handbook", VALUE)]),

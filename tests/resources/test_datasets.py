@@ -134,7 +134,7 @@ REFUSED: Sequence[tuple[Dataset | str, dict[str, Any], str]] = [
     (ECONOMY, {"method": "hybrid"}, "does not support the search method 'hybrid'"),
     (ECONOMY, {"score_threshold": 0.5}, "score threshold"),
     (HIGH_QUALITY, {"method": "keyword"}, "is high_quality"),
-    (HIGH_QUALITY, {"method": "vector"}, "Unknown search method 'vector'"),
+    (HIGH_QUALITY, {"method": "vector"}, "Invalid method 'vector'"),
     (HIGH_QUALITY, {"top_k": 0}, "top_k"),
     (HIGH_QUALITY, {"score_threshold": 2}, "score_threshold"),
     (
@@ -169,7 +169,7 @@ async def test_a_search_that_must_fail_is_refused_before_it_is_sent(
 
 
 async def test_a_filter_that_is_not_a_condition_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match="must be a Condition"):
+    with pytest.raises(TypeError, match="^filter must be a MetadataFilter, a Condition or None, not str$"):
         await send_search(HIGH_QUALITY, filter="year >= 2024")
 
 

@@ -23,6 +23,7 @@ from dify_kb import (
     Page,
     Pager,
     PathPattern,
+    RetrievalModel,
     RetrievalResult,
     ServerInfo,
     Sidecar,
@@ -79,3 +80,14 @@ async def mistakes(client: AsyncClient, dataset: Dataset) -> None:
     Item("a.md", "b")  # type: ignore[call-arg]
     for each in client.datasets.iter():  # type: ignore[attr-defined]
         del each
+    await client.load(None, "docs")  # type: ignore[arg-type]
+    await client.load(dataset, None)  # type: ignore[arg-type]
+    await client.load(dataset, "docs", concurrency="8")  # type: ignore[arg-type]
+    await client.load(dataset, "docs", doc_form="text")  # type: ignore[arg-type]
+    await client.load(dataset, "docs", include=5)  # type: ignore[arg-type]
+    await client.load(dataset, "docs", journal=True)  # type: ignore[arg-type]
+    await client.load(client.datasets.get("id"), "docs")  # type: ignore[arg-type]
+    await client.datasets.retrieve(dataset, "how?", retrieval_model={})  # type: ignore[arg-type]
+    RetrievalModel.keyword(top_k="3")  # type: ignore[arg-type]
+    with client:  # type: ignore[attr-defined]
+        pass

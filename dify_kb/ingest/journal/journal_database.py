@@ -64,11 +64,11 @@ def require_journal(path: Path) -> None:
     Raises:
         JournalError: the file is not a journal, or it is truncated or unreadable.
     """
-    if not path.exists():
-        return
     try:
         with path.open("rb") as file:
             head = file.read(_HEADER_SIZE)
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise _unusable_error(path, (error.strerror or str(error)).lower()) from error
     if not head:

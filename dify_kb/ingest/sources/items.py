@@ -8,11 +8,13 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 
 from attrs import field, frozen
 
+from dify_kb.argument_checks import check_constructor
 from dify_kb.errors import ConfigError
 
 from .file_source import FileSource
 
 
+@check_constructor
 @frozen
 class Item:
     """A document to load under a given key, with exactly one of `path`, `bytes` and `text`.
@@ -57,8 +59,13 @@ def require_path(path: str | os.PathLike[str]) -> None:
     """Check that a path is valid.
 
     Raises:
-        ConfigError: the path is empty or contains a NUL character.
+        ConfigError: the path is empty or cannot be the path of a file.
+        TypeError: it is another object, such as an element of a list.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"An element of source must be a path, an Item or a FileSource, not {path!r}"
+        )
     text = os.fspath(path)
     if not text:
         raise ConfigError(
@@ -67,6 +74,10 @@ def require_path(path: str | os.PathLike[str]) -> None:
         )
     if "\0" in text:
         raise ConfigError(f"The path {text!r} contains a NUL character.")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"The path {text!r} contains an unpaired surrogate.") from error
 
 
 Element = str | os.PathLike[str] | Item | FileSource
