@@ -114,7 +114,7 @@ class ClientMethods:
 
     async def load(
         self,
-        dataset_id: Dataset | str,
+        dataset_id: Dataset | str | Sequence[Dataset | str],
         source: Source,
         *,
         include: str | Sequence[str] = ("*",),
@@ -135,6 +135,7 @@ class ClientMethods:
         stall_after: Duration = 900.0,
         deadline: Duration | None = None,
         max_failures: int | None = None,
+        per_dataset: int | None = None,
         max_file_size: int | str = MAX_FILE_SIZE,
         journal: str | os.PathLike[str] | None = None,
         retry_failed: bool = False,
@@ -155,6 +156,10 @@ class ClientMethods:
         knowledge base with documents unknown to the journal. Large loads need no more memory.
 
         Args:
+            dataset_id: a knowledge base, or several, over which the files are spread: each file
+                stays in the one that contains it, as its journal or its list of documents tells,
+                and new files are distributed evenly. They are loaded one after the other; the
+                report is the sum. `journal` and generators as a source are not possible then.
             source: a folder, a file, an `Item`, or an iterable of these (generators too, also
                 async). Keys are paths relative to the folder; with several folders, they begin
                 with the folder's name.
@@ -201,6 +206,8 @@ class ClientMethods:
             deadline: time after which the run stops, in seconds or as `2h`; the remaining files
                 are `pending`.
             max_failures: number of failed files above which the run stops; None has no limit.
+            per_dataset: with several knowledge bases, the number of documents above which one gets
+                no new files while another has fewer.
             max_file_size: maximum size in bytes or as `15MB`; larger files fail without being
                 sent. The default, 15 MiB, is that of the server.
             journal: path of the journal. None uses one file per server, dataset and source in
@@ -233,7 +240,7 @@ class ClientMethods:
 
     def load_iter(
         self,
-        dataset_id: Dataset | str,
+        dataset_id: Dataset | str | Sequence[Dataset | str],
         source: Source,
         *,
         include: str | Sequence[str] = ("*",),
@@ -254,6 +261,7 @@ class ClientMethods:
         stall_after: Duration = 900.0,
         deadline: Duration | None = None,
         max_failures: int | None = None,
+        per_dataset: int | None = None,
         max_file_size: int | str = MAX_FILE_SIZE,
         journal: str | os.PathLike[str] | None = None,
         retry_failed: bool = False,
@@ -274,9 +282,14 @@ class ClientMethods:
         return iter_results(functools.partial(self._load, dataset_id, source), locals())
 
     async def _load(
-        self, dataset_id: Dataset | str, source: Source, options: LoadOptions
+        self,
+        dataset_id: Dataset | str | Sequence[Dataset | str],
+        source: Source,
+        options: LoadOptions,
     ) -> LoadReport:
-        from .ingest import load
+        from .ingest import load, load_spread
 
         identity = self._emulator.identity if self._emulator else self._connection.config.base_url
-        return await load(self._sender, identity, dataset_id, source, options)
+        if isinstance(dataset_id, Dataset | str):
+            return await load(self._sender, identity, dataset_id, source, options)
+        return await load_spread(self._sender, identity, dataset_id, source, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -45,6 +46,44 @@ async def ensure_dataset(
     if all(dataset.id != created.id for dataset in same_name):  # a list may lag behind
         same_name = [*same_name, created]
     return _select_oldest(same_name)
+
+
+async def ensure_series(
+    client: AsyncClient,
+    template: str,
+    technique: Technique | None,
+    number: int,
+    *,
+    create: bool,
+    dry_run: bool,
+) -> Sequence[Dataset]:
+    """Return the datasets of a series such as `Docs {n}`; with `create`, at least `number`.
+
+    Without `create`, and in a dry run, the existing ones; in a dry run there may be none.
+
+    Raises:
+        KnowledgeError: there is none, without `create`.
+    """
+    if create:
+        found = await name_lookup.find_series(client, template)
+    else:
+        found = await name_lookup.require_series(
+            client, template, alternative=", or pass --create to create them"
+        )
+        if len(found) < number:
+            output.note(
+                f"--per-dataset requires {number} datasets, {len(found)} exist; pass --create to"
+                " create the others."
+            )
+        return [*found.values()]
+    datasets = [*found.values()]
+    missing = (place for place in itertools.count(1) if place not in found)
+    for place in itertools.islice(missing, max(number - len(found), 0)):
+        name = template.replace(name_lookup.SERIES, str(place), 1)
+        created = await ensure_dataset(client, name, technique, create=True, dry_run=dry_run)
+        if created is not None:
+            datasets.append(created)
+    return datasets
 
 
 async def _create_dataset(client: AsyncClient, name: str, technique: Technique | None) -> Dataset:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ from dify_kb.arguments import MIB, parse_duration, parse_size
 from dify_kb.errors import ConfigError
 
 from . import option_types
+from .name_lookup import SERIES
 from .option_types import OnError, OnExisting, Replace, Technique, WaitFor
 from .run_command import CommandContext
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from dify_kb import AsyncClient, Dataset, LoadReport
 
     from .load_runner import LoadArguments
+
+
+PER_DATASET = 10_000
+"""Documents per dataset of a series: lists and searches of much larger ones become slow."""
 
 
 def load(
@@ -35,6 +41,15 @@ def load(
     create: Annotated[
         bool, typer.Option("--create", help="Create the dataset if it does not exist.")
     ] = False,
+    per_dataset: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Documents per dataset if --dataset contains {n}, as 'Docs {n}': the files are"
+            " spread over the datasets Docs 1, Docs 2, …; default: 10000.",
+        ),
+    ] = None,
     technique: Annotated[
         Technique | None,
         typer.Option(
@@ -281,6 +296,16 @@ def load(
             "--replace swap requires --wait indexed or verified.",
             hint="The old version can be deleted only once the new one is indexed.",
         )
+    if SERIES not in dataset and per_dataset is not None:
+        raise ConfigError(
+            "--per-dataset requires a --dataset with {n}.",
+            hint="Pass a name such as 'Docs {n}'.",
+        )
+    if SERIES in dataset and journal is not None:
+        raise ConfigError(
+            "--journal cannot be shared by several datasets.",
+            hint="Omit --journal: each dataset has its own.",
+        )
     rules = ScanRules(
         include=include or ("*",),
         exclude=exclude or (),
@@ -290,9 +315,11 @@ def load(
         max_file_size=parse_size(max_file_size, "--max-file-size", default_unit=MIB),
     )
 
-    async def start(client: AsyncClient, target: Dataset, arguments: LoadArguments) -> LoadReport:
+    async def start(
+        client: AsyncClient, targets: Sequence[Dataset], arguments: LoadArguments
+    ) -> LoadReport:
         return await client.load(
-            target,
+            targets if SERIES in dataset else targets[0],
             arguments.source,
             include=rules.include,
             exclude=rules.exclude,
@@ -312,6 +339,7 @@ def load(
             deadline=seconds,
             # errors="stop" would raise, which leaves no report to print.
             max_failures=0 if errors == "stop" else max_failures,
+            per_dataset=per_dataset or PER_DATASET,
             max_file_size=rules.max_file_size,
             journal=journal,
             retry_failed=retry_failed,
@@ -322,6 +350,7 @@ def load(
     runner = LoadRunner(
         command=command,
         dataset=dataset,
+        per_dataset=per_dataset or PER_DATASET,
         technique=technique,
         create=create,
         paths=paths or (),

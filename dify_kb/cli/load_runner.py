@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 import anyio.to_thread
@@ -18,6 +19,7 @@ from dify_kb import (
     AsyncClient,
     AttemptEvent,
     Dataset,
+    Item,
     ItemResult,
     LoadReport,
     Outcome,
@@ -33,6 +35,7 @@ from dify_kb.ingest import (
     OnLoadEvent,
     ScanRules,
     Source,
+    create_source_reader,
     open_file_sources,
     resolve_roots,
 )
@@ -41,9 +44,10 @@ from dify_kb.ingest.progress_display import ProgressDisplay, progress_display, s
 
 from . import completion, dry_run, exit_codes, load_summary, output
 from .command_line import instruct_repetition
-from .ensure_dataset import ensure_dataset
+from .ensure_dataset import ensure_dataset, ensure_series
 from .files_from import MISSING_REASON, FilesFrom
 from .log_file import LoadLog
+from .name_lookup import SERIES
 from .option_types import Technique
 from .output_streams import BROKEN_PIPE_EXIT, continue_if_unwritable
 from .run_command import CommandContext, Interrupt
@@ -65,6 +69,9 @@ class LoadRunner:
 
     command: CommandContext
     dataset: str
+    """A name or id, or a name with {n} for a series of datasets."""
+
+    per_dataset: int
     technique: Technique | None
     create: bool
     paths: Sequence[str]
@@ -77,7 +84,7 @@ class LoadRunner:
     """Whether the first failure stops the load; it then exits with the code of failed files."""
 
     verifies: bool
-    start_load: Callable[[AsyncClient, Dataset, LoadArguments], Awaitable[LoadReport]]
+    start_load: Callable[[AsyncClient, Sequence[Dataset], LoadArguments], Awaitable[LoadReport]]
     _interrupt: Interrupt = field(factory=Interrupt, init=False)
     _state: ProgressState = field(factory=ProgressState, init=False)
     _refused: list[ItemResult] = field(factory=list, init=False)
@@ -170,18 +177,20 @@ class LoadRunner:
             first_item = await anyio.to_thread.run_sync(next, items, None)
             if first_item is None:  # as in an hourly job without new files
                 return self._report_finished(LoadReport(dry_run=self.dry_run))
-            source = NamedSource(
-                itertools.chain((first_item,), items), _folder_name(self._files_from.folder)
-            )
+            listed: Iterable[Item] = itertools.chain((first_item,), items)
+            if SERIES in self.dataset:  # they are counted first
+                listed = await anyio.to_thread.run_sync(list, listed, abandon_on_cancel=True)
+            source = NamedSource(listed, _folder_name(self._files_from.folder))
         async with self.command.create_client(on_event=self._handle_attempt) as client:
-            target = await ensure_dataset(
-                client, self.dataset, self.technique, create=self.create, dry_run=self.dry_run
-            )
-            if target is None:
+            targets = await self._find_targets(client, source)
+            if not targets:
                 return self._report_finished(
                     await dry_run.scan_source(source, self.rules, self._handle_event)
                 )
-            completion.remember_datasets(self.command.address, [target.name])
+            names = [target.name for target in targets]
+            completion.remember_datasets(self.command.address, names)
+            if len(names) > 1:
+                output.note(f"Loading into {', '.join(map(output.escape, names))}.")
             if self.verifies:
                 output.note(
                     "Verification costs one request per file sent and one per 100 documents of the"
@@ -193,8 +202,29 @@ class LoadRunner:
                 output.err, quiet=quiet, plain=self.command.verbose
             ) as self._display:
                 self._interrupt.on_interrupt = lambda: output.err.print(GRACE_NOTICE)
-                report = await self.start_load(client, target, arguments)
+                report = await self.start_load(client, targets, arguments)
         return self._report_finished(report)
+
+    async def _find_targets(self, client: AsyncClient, source: Source) -> Sequence[Dataset]:
+        """Return the dataset or the series to load into; none if a dry run would create it."""
+        if SERIES not in self.dataset:
+            target = await ensure_dataset(
+                client, self.dataset, self.technique, create=self.create, dry_run=self.dry_run
+            )
+            return [] if target is None else [target]
+        reader = await create_source_reader(source)
+        await anyio.to_thread.run_sync(reader.prepare, abandon_on_cancel=True)
+        files = 0
+        async for batch in reader.batches(self.rules):
+            files += sum(not isinstance(file, ItemResult) for file in batch)
+        return await ensure_series(
+            client,
+            self.dataset,
+            self.technique,
+            max(1, math.ceil(files / self.per_dataset)),
+            create=self.create,
+            dry_run=self.dry_run,
+        )
 
     def _record_listed(self, result: ItemResult) -> None:
         """Record a path of the list that is not loaded."""

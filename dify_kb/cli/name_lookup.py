@@ -6,6 +6,7 @@ An id is never searched in a list: a key may not be allowed to list.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import AsyncIterable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from uuid import UUID
@@ -109,6 +110,40 @@ async def find_dataset_or_none(client: AsyncClient, name_or_id: str) -> Dataset 
     rows = client.datasets.iter(keyword=name_or_id, include_all=True)
     matches = [row async for row in rows if row.name == name_or_id]
     return _single("dataset", name_or_id, matches)
+
+
+SERIES = "{n}"
+"""The number in the name of a series of datasets, such as `Docs {n}`."""
+
+
+async def find_series(client: AsyncClient, template: str) -> dict[int, Dataset]:
+    """Fetch the datasets of a series by their numbers, in this order. Of equal names, the oldest.
+
+    Costs one request per 100 datasets whose name contains the longest part of the name.
+    """
+    parts = template.split(SERIES, 1)
+    pattern = re.compile("([1-9][0-9]*)".join(map(re.escape, parts)))
+    found: dict[int, Dataset] = {}
+    async for row in client.datasets.iter(keyword=max(parts, key=len), include_all=True):
+        if (match := pattern.fullmatch(row.name)) is not None:
+            found[int(match[1])] = row  # the newest is listed first
+    return dict(sorted(found.items()))
+
+
+async def require_series(
+    client: AsyncClient, template: str, *, alternative: str = ""
+) -> dict[int, Dataset]:
+    """Fetch the datasets of a series as `find_series` does.
+
+    Raises:
+        KnowledgeError: there is none.
+    """
+    if found := await find_series(client, template):
+        return found
+    raise KnowledgeError(
+        f"No dataset is named like {template!r}.",
+        hint=f"Run `dify-kb datasets list` to see all datasets{alternative}.",
+    )
 
 
 async def find_document(client: AsyncClient, target: Dataset, name_or_id: str) -> ResourceRef:

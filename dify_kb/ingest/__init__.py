@@ -17,6 +17,7 @@ from .sources.items import Item, NamedSource, Source
 from .sources.scan import ScanRules
 from .sources.scan_roots import resolve_roots
 from .sources.source_reader import SourceReader, create_source_reader
+from .spread import load_spread
 
 __all__ = [
     "Auto",
@@ -51,6 +52,7 @@ __all__ = [
     "create_source_reader",
     "iter_results",
     "load",
+    "load_spread",
     "open_file_sources",
     "resolve_roots",
     "state_folder",

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from dify_kb.transport import AttemptEvent, Sender
 
     from .load_options import LoadOptions
-    from .progress import ProgressState
     from .report import ItemResult, LoadReport
     from .sources.items import Source
     from .sources.source_reader import SourceReader
@@ -63,28 +62,51 @@ async def load(
         LoadError: a file failed, under `errors="stop"`.
         KnowledgeError: the dataset could not be fetched or listed.
     """
-    with _show_progress(enabled=options.progress) as progress:
-        return await _load_watched(sender, identity, dataset_id, source, options, progress)
+    key = dataset_id.id if isinstance(dataset_id, Dataset) else dataset_id
+    with show_progress(sender, options) as (watched, shown):
+        reader = await create_source_reader(source)
+        admission = create_admission(watched, key, shown)
+        try:
+            return await load_reader(watched, identity, key, reader, shown, admission)
+        finally:
+            admission.close()
 
 
-async def _load_watched(
+def create_admission(sender: Sender, dataset_id: str, options: LoadOptions) -> Admission:
+    """Create the admission control of one or several loads; `close` it at the end.
+
+    Raises:
+        ConfigError: the concurrency or the rate is invalid.
+    """
+    times = sender.policy.load_timing
+    return Admission(
+        options.concurrency,
+        options.rate,
+        sender.limiter,
+        CircuitBreaker(Datasets(sender), dataset_id, times),
+        unit=times.tuning_second,
+    )
+
+
+async def load_reader(
     sender: Sender,
     identity: str | None,
-    dataset_id: Dataset | str,
-    source: Source,
+    dataset_id: str,
+    reader: SourceReader,
     options: LoadOptions,
-    progress: ProgressState | None,
+    admission: Admission,
 ) -> LoadReport:
+    """Load what a reader reads into a dataset; as `load`, but for the display of the progress.
+
+    Args:
+        admission: that of an earlier load, which has ended, continues with what it has learned.
+    """
     requests, callbacks = AttemptCounter(), _Callbacks()
-    on_attempt = callbacks.combine(
-        sender.on_attempt, None if progress is None else progress.record_attempt
-    )
-    on_event = callbacks.combine(options.on_event, None if progress is None else progress.add)
-    options = attrs.evolve(options, on_event=on_event)
+    on_attempt = callbacks.guard(sender.on_attempt)
+    options = attrs.evolve(options, on_event=callbacks.guard(options.on_event))
     unlimited = attrs.evolve(sender.policy.retry, total=None)
     policy = attrs.evolve(sender.policy, retry=unlimited)
     metadata = await anyio.to_thread.run_sync(MetadataCollector.create, options.metadata_sources)
-    reader = await create_source_reader(source)
     # Without retries: the upload queue repeats failed uploads, after a pause for all of them.
     once = attrs.evolve(policy.retry, read_attempts=1, write_attempts=1, throttled_attempts=1)
 
@@ -96,15 +118,8 @@ async def _load_watched(
 
     watched = attrs.evolve(sender, policy=policy, on_attempt=observe)
     single = attrs.evolve(watched, policy=attrs.evolve(policy, retry=once))
-    key = dataset_id.id if isinstance(dataset_id, Dataset) else dataset_id
-    breaker = CircuitBreaker(Datasets(single), key, policy.load_timing)
-    admission = Admission(
-        options.concurrency,
-        options.rate,
-        sender.limiter,
-        breaker,
-        unit=policy.load_timing.tuning_second,
-    )
+    breaker = CircuitBreaker(Datasets(single), dataset_id, policy.load_timing)
+    admission.use_breaker(breaker)
     server = ServerAccess(
         identity=identity,
         datasets=Datasets(watched),
@@ -118,7 +133,6 @@ async def _load_watched(
         await anyio.to_thread.run_sync(reader.prepare, abandon_on_cancel=True)
         return await _load(server, watched, reader, options, requests, callbacks, metadata)
     finally:
-        admission.close()
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(reader.close)
 
@@ -179,7 +193,7 @@ async def _load(
         )
         if source.identity and not report.found and report.stopped is None:
             report = attrs.evolve(
-                report, stopped=StopReason.NO_FILES, stop_message=_no_files_message(source)
+                report, stopped=StopReason.NO_FILES, stop_message=no_files_message(source)
             )
         journal.finish_run(report.to_json())
     if options.errors == "stop":
@@ -200,26 +214,42 @@ class _Callbacks:
     scope: anyio.CancelScope = field(factory=anyio.CancelScope)
     error: Exception | None = None
 
-    def combine(self, *callbacks: Callable[[E], object] | None) -> Callable[[E], None] | None:
-        """Return a callback that calls all, and does nothing once one has raised; None of none."""
-        given = [callback for callback in callbacks if callback is not None]
+    def guard(self, callback: Callable[[E], object] | None) -> Callable[[E], None] | None:
+        """Return a callback that does nothing once one has raised; None for None."""
 
         def call(event: E) -> None:
-            if self.error is None:
+            if self.error is None and callback is not None:
                 try:
-                    for callback in given:
-                        callback(event)
+                    callback(event)
                 except Exception as error:  # noqa: BLE001 -- raised by the load
                     self.error = error
                     self.scope.cancel()
 
-        return call if given else None
+        return None if callback is None else call
+
+
+def _call_both(
+    first: Callable[[E], object] | None, second: Callable[[E], object]
+) -> Callable[[E], None]:
+    def call(event: E) -> None:
+        if first is not None:
+            first(event)
+        second(event)
+
+    return call
 
 
 @contextmanager
-def _show_progress(*, enabled: bool) -> Iterator[ProgressState | None]:
-    if not enabled:
-        yield None
+def show_progress(sender: Sender, options: LoadOptions) -> Iterator[tuple[Sender, LoadOptions]]:
+    """Show the progress until the block ends, if `options` ask for it.
+
+    Yields the sender and the options with which to load.
+
+    Raises:
+        ConfigError: the package rich is not installed.
+    """
+    if not options.progress:
+        yield sender, options
         return
     try:
         from .progress_display import watch_load
@@ -228,7 +258,10 @@ def _show_progress(*, enabled: bool) -> Iterator[ProgressState | None]:
             "progress=True requires the package rich.", hint="pip install 'dify-kb[cli]'"
         ) from None
     with watch_load() as state:
-        yield state
+        yield (
+            attrs.evolve(sender, on_attempt=_call_both(sender.on_attempt, state.record_attempt)),
+            attrs.evolve(options, on_event=_call_both(options.on_event, state.add)),
+        )
 
 
 @contextmanager
@@ -243,7 +276,8 @@ def _raise_single_error() -> Iterator[None]:
         raise only from only.__cause__
 
 
-def _no_files_message(source: SourceReader) -> str:
+def no_files_message(source: SourceReader) -> str:
+    """Return the message of a load without files."""
     places = ", ".join((source.identity or "").split("\n"))
     return f"No files to load in {places}: check the path, include and exclude."
 

@@ -140,6 +140,9 @@ class LoadOptions:
     max_failures: int | None = field(
         default=None, validator=optional_value([_WHOLE_NUMBER, _validate_minimum(0)])
     )
+    per_dataset: int | None = field(
+        default=None, validator=optional_value([_WHOLE_NUMBER, _validate_minimum(1)])
+    )
     max_file_size: int = field(default=MAX_FILE_SIZE, converter=_max_file_size)
     journal: Path | None = field(default=None, converter=optional(_path))
     retry_failed: bool = False

@@ -148,6 +148,10 @@ class Admission:
     def _now(self) -> float:
         return self._clock() / self._unit
 
+    def use_breaker(self, breaker: CircuitBreaker) -> None:
+        """Continue with the breaker of another load. No upload may be in flight."""
+        self.breaker, self._outages = breaker, breaker.outages
+
     def close(self) -> None:
         """Withdraw the adjustment of the request limiter."""
         self._requests.set_requested_limit(self, None)
