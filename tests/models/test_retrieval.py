@@ -378,7 +378,7 @@ def test_a_threshold_outside_of_its_range_is_refused(
 )
 def test_weights_in_another_form_are_refused(weights: Any) -> None:
     """The forms shown in two documentation pages: the server returns 200 and finds nothing."""
-    with pytest.raises(TypeError, match="^weights must be a Weights or None, not "):
+    with pytest.raises(TypeError, match=r"^weights must be a Weights or None, not "):
         RetrievalModel(search_method=SearchMethod.HYBRID, weights=weights)
 
 

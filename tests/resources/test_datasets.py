@@ -169,7 +169,7 @@ async def test_a_search_that_must_fail_is_refused_before_it_is_sent(
 
 
 async def test_a_filter_that_is_not_a_condition_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match="^filter must be a MetadataFilter, a Condition or None, not str$"):
+    with pytest.raises(TypeError, match="filter must be a MetadataFilter, a Condition or None"):
         await send_search(HIGH_QUALITY, filter="year >= 2024")
 
 

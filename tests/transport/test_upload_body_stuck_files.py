@@ -186,7 +186,7 @@ async def test_a_path_that_cannot_exist_is_a_source_error(client: AsyncClient, p
 async def test_a_file_of_another_type_names_the_argument(client: AsyncClient, file: Any) -> None:
     dataset = await create_dataset(client)
 
-    with pytest.raises(TypeError, match="^file must be a path, .*bytes or a file open in binary"):
+    with pytest.raises(TypeError, match=r"^file must be a path, .*bytes or a file open in binary"):
         await client.documents.create_by_file(dataset, file, name="a.txt")
 
 
