@@ -308,7 +308,9 @@ class _SpreadRun:
 
     def _sum_reports(self) -> LoadReport:
         reports, seconds = self.reports, time.monotonic() - self._started
-        sums = {name: sum(getattr(report, name) for report in reports) for name in _REPORT_SUMS}
+        sums: Mapping[str, Any] = {
+            name: sum(getattr(report, name) for report in reports) for name in _REPORT_SUMS
+        }
         stop = next((report for report in reports if report.stopped is not None), None)
         reasons = Counter[str]()
         for report in reports:

@@ -19,6 +19,7 @@ from dify_kb import (
     Item,
     ItemResult,
     LoadError,
+    LoadReport,
     NotFoundError,
     Outcome,
     Progress,
@@ -120,7 +121,7 @@ async def test_files_are_spread_and_found_again(
     assert len(Counter(places.values())) == 3
     assert count_outcomes(second) == {"unchanged": FILES}
     assert count_creates(emulator) == creates == FILES
-    assert first.bytes == sum(path.stat().st_size for path in folder.iterdir())
+    assert first.bytes == sum(len(f"the text of {index}") for index in range(FILES))
     assert sum(isinstance(event, ItemResult) for event in events) == FILES
     progress = [event for event in events if isinstance(event, Progress)]
     assert {event.total for event in progress} == {FILES}
@@ -130,7 +131,10 @@ async def test_files_are_spread_and_found_again(
 
 @pytest.mark.parametrize("has_journals", [True, False])
 async def test_added_dataset_moves_no_document(
-    client: AsyncClient, emulator: Emulator, folder: Path, has_journals: bool
+    client: AsyncClient,
+    emulator: Emulator,
+    folder: Path,
+    has_journals: bool,  # noqa: FBT001 -- of the parameters
 ) -> None:
     """Without the journals, as in CI, the names of the documents tell where a file is."""
     write_files(folder, FILES)
@@ -301,20 +305,22 @@ async def test_dataset_that_is_deleted_meanwhile_stops_the_load(
 ) -> None:
     write_files(folder, FILES)
     datasets = await create_datasets(client, 2)
-    deleted: list[str] = []
+    uploaded = anyio.Event()
 
     async def delete() -> None:
+        await uploaded.wait()
         await client.datasets.delete(datasets[1])
 
+    def watch(event: object) -> None:
+        if isinstance(event, ItemResult):
+            uploaded.set()
+
+    reports: list[LoadReport] = []
     async with anyio.create_task_group() as tasks:
+        tasks.start_soon(delete)
+        reports.append(await client.load(datasets, folder, on_event=watch))
 
-        def watch(event: object) -> None:
-            if isinstance(event, ItemResult) and not deleted:
-                deleted.append(datasets[1].id)
-                tasks.start_soon(delete)
-
-        report = await client.load(datasets, folder, on_event=watch)
-
+    (report,) = reports
     assert report.stopped is StopReason.DATASET_DELETED
     assert report.added + report.pending == report.found == FILES
     assert report.added
