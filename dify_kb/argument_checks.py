@@ -28,7 +28,7 @@ _IMPORTED_MODULES = ("collections.abc", "pathlib", "dify_kb", "dify_kb.models")
 def check_arguments(cls: type[C]) -> type[C]:
     """Check the arguments of the constructor and the public methods of a class by their types.
 
-    A class decorator. Costs about 2 µs per call. The constructor and the methods then raise errors:
+    A class decorator. Costs 2 to 5 µs per call. The constructor and the methods then raise errors:
 
     Raises:
         ConfigError: an argument is none of the words of a `Literal`, or a string instead of a list.
@@ -103,16 +103,17 @@ class _CallCheck:
         is_complete = len(arguments) == len(args) + len(kwargs)
         if not (is_complete and self._required <= arguments.keys() <= self._names):
             self._raise_signature_error(owner, args, kwargs)
+        types = self._types
         for name, value in arguments.items():
-            if name in self._types:
-                self._types[name].check(value, name)
+            if type(value) not in types[name].classes:
+                types[name].check(value, name)
 
     @functools.cached_property
     def _types(self) -> dict[str, _Type]:
         """The types by name, read with the first call, when all modules are imported."""
         names = _TypeNames(vars(sys.modules[self.function.__module__]))
         hints = typing.get_type_hints(self.function, globalns=names, localns=names)
-        return {name: _read_type(hints[name]) for name in hints.keys() & self._names}
+        return {name: _read_type(hints.get(name, Any)) for name in self._names}
 
     def _raise_signature_error(
         self, owner: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -148,6 +149,9 @@ class _Type:
     fits: Callable[[object], bool]
     find_error: Callable[[object, str], Exception | None] = lambda _value, _name: None
     """Returns the error of a value of this type, such as that of one of its items."""
+
+    classes: frozenset[type] = frozenset()
+    """The classes whose direct instances are valid without further checks."""
 
     def check(self, value: object, name: str) -> None:
         """Raise the error of the value of an argument or item, if it has one."""
@@ -196,13 +200,15 @@ def _read_type(annotation: Any) -> _Type:
 
 
 def _read_class(kind: type) -> _Type:
-    word = _WORDS.get(kind, f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}")
-    if kind.__name__ == "Unset":
-        return _Type((), lambda value: isinstance(value, kind))
-    if kind not in {int, float}:
-        return _Type((word,), lambda value: isinstance(value, kind))
-    accepted = int if kind is int else (int, float)
-    return _Type((word,), lambda value: isinstance(value, accepted) and not isinstance(value, bool))
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    words = () if kind.__name__ == "Unset" else (_WORDS.get(kind, f"{article} {kind.__name__}"),)
+    accepted = (int, float) if kind is float else (kind,)
+    excluded = bool if kind in {int, float} else ()
+    return _Type(
+        words,
+        lambda value: isinstance(value, accepted) and not isinstance(value, excluded),
+        classes=frozenset(accepted),
+    )
 
 
 def _read_union(parts: tuple[Any, ...]) -> _Type:
@@ -223,7 +229,12 @@ def _read_union(parts: tuple[Any, ...]) -> _Type:
         errors = [one.find_error(value, name) for one in types if one.fits(value)]
         return None if None in errors else errors[0]
 
-    return _Type(tuple(words), lambda value: any(one.fits(value) for one in types), find_error)
+    return _Type(
+        tuple(words),
+        lambda value: any(one.fits(value) for one in types),
+        find_error,
+        frozenset[type]().union(*(one.classes for one in types)),
+    )
 
 
 def _read_literal(known: tuple[Any, ...]) -> _Type:
@@ -258,7 +269,8 @@ def _read_sequence(parts: tuple[Any, ...]) -> _Type:
 
 def _iter_errors(item: _Type, values: Iterable[object], name: str) -> Iterator[Exception | None]:
     for index, value in enumerate(values):
-        yield item.diagnose(value, f"{name}[{index}]")
+        if type(value) not in item.classes:
+            yield item.diagnose(value, f"{name}[{index}]")
 
 
 def _read_tuple(parts: tuple[Any, ...]) -> _Type:
