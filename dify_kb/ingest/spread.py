@@ -208,14 +208,13 @@ class _SpreadRun:
         documents, placement = Documents(self.sender), Placement({}, self.options.per_dataset)
         for dataset_id in self.dataset_ids:
             dataset = await Datasets(self.sender).get(dataset_id)
-            known = 0
+            count = 0
             path = self._find_journal(dataset_id)
             if path is not None:
-                known = await anyio.to_thread.run_sync(
+                count = await anyio.to_thread.run_sync(
                     _read_keys, path, partial(placement.record_key, dataset_id=dataset_id)
                 )
-            count = dataset.document_count
-            if known != count:
+            if count != dataset.document_count:
                 count = 0
                 async for row in documents.iter(dataset):
                     placement.record_name(row.name, dataset_id)
