@@ -368,7 +368,13 @@ class UploadWorkers:
         lost = is_from_other_server(error) and isinstance(error, ProtocolError)
         file.lost += lost
         refused = FileEvent.PAGE if lost else FileEvent.REFUSED
-        if probe_error is None:
+        if probe_error is None and isinstance(error, ConnectError):
+            # The connection failed, for example for its certificate; the file was not refused.
+            if self.files.stopping.is_requested:
+                self.files.apply(file, FileEvent.REFUSED_FOR_ALL, error.summary)
+            else:
+                self.files.apply(file, FileEvent.NOT_SENT)
+        elif probe_error is None:
             self.files.apply(file, refused)
         elif is_transient(probe_error):
             self.admission.breaker.trip(probe_error)
