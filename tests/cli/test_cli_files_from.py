@@ -129,12 +129,8 @@ def test_paths_may_be_relative_to_folders_above(
         (docs / name).write_text(name)
     (repository / ".git").mkdir()
     monkeypatch.chdir({"parent": repository / "site", "folder": docs}.get(place, tmp_path))
-    names = {
-        "parent": ["docs/a.md", "docs/docs/a.md", "docs/gone.md"],
-        "repository": ["site/docs/a.md", "site/docs/docs/a.md", "site/docs/gone.md"],
-        "folder": ["a.md", "docs/a.md", "gone.md"],
-        "absolute": [docs / "a.md", docs / "docs/a.md", docs / "gone.md"],
-    }[place]
+    prefix = {"parent": "docs/", "repository": "site/docs/", "folder": "", "absolute": f"{docs}/"}
+    names = [f"{prefix[place]}{name}" for name in ("a.md", "docs/a.md", "gone.md")]
     listing = list_files(tmp_path / "list", *names)
 
     code, out, _ = cli("--json", "load", str(docs), "-d", "d", "--create", "--files-from", listing)

@@ -96,6 +96,7 @@ def make_commands(emulator: Emulator, folder: Path) -> Sequence[Sequence[str]]:
         ["documents", "show", *of, DOCUMENT],
         ["documents", "create", *of, "--name", "n📚.txt", "--text", "x", "--wait"],
         ["documents", "update", *of, "n📚.txt", "--text", "y", "--wait"],
+        ["documents", "rename", *of, "n📚.txt", "m📚.txt", "--wait"],
         ["documents", "disable", *of, DOCUMENT],
         ["documents", "enable", *of, DOCUMENT],
         ["documents", "archive", *of, DOCUMENT],

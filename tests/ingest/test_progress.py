@@ -274,9 +274,11 @@ async def test_progress_is_reported_while_the_server_hangs(
     emulator.faults.lock_dataset(dataset.id, 0.6)
     seen: list[Progress] = []
 
-    report = await client.load(
-        dataset, folder, on_event=lambda event: isinstance(event, Progress) and seen.append(event)
-    )
+    def collect(event: object) -> None:
+        if isinstance(event, Progress):
+            seen.append(event)
+
+    report = await client.load(dataset, folder, on_event=collect)
 
     assert report.added == 1
     assert sum(event.in_flight == 1 for event in seen) > 3
