@@ -48,7 +48,7 @@ def count_requests(emulator: Emulator, endpoint: str) -> int:
 
 def wait_until(holds: Callable[[], object]) -> None:
     """Wait until a condition becomes true in another thread."""
-    limit = time.monotonic() + 5
+    limit = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < limit
         time.sleep(0.001)
@@ -124,11 +124,12 @@ def test_a_view_has_its_own_settings_and_the_same_connections(
     emulator: Emulator, client: Client
 ) -> None:
     """A slow call with other timeouts must not need a second client."""
-    emulator.faults.plan("datasets.list", ["stall 5"] * 9)
+    emulator.faults.plan("datasets.list", ["stall 120"] * 9)
     view = client.with_options(timeout=Timeout(connect=0.2, read=0.05))
 
     with pytest.raises(RequestTimeoutError):
         view.datasets.list()
+    emulator.faults.clear()
     with pytest.raises(ConfigError, match="with_options"):
         view.close()
     with pytest.raises(ConfigError, match="with_options"), view:
@@ -159,7 +160,7 @@ def test_an_open_client_is_not_opened_again(client: Client) -> None:
 
 def test_closing_ends_the_calls_of_other_threads(emulator: Emulator, client: Client) -> None:
     """A program that shuts down must not wait for a hanging server."""
-    emulator.faults.plan("datasets.list", ["stall 5"])
+    emulator.faults.plan("datasets.list", ["stall 120"])
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.with_options(timeout=Timeout()).datasets.list)
         wait_until(lambda: not emulator.faults.left())
@@ -168,7 +169,7 @@ def test_closing_ends_the_calls_of_other_threads(emulator: Emulator, client: Cli
 
         with pytest.raises(KnowledgeError, match="closed during the call"):
             call.result()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_stopping_early_fetches_no_further_page(emulator: Emulator, client: Client) -> None:

@@ -99,7 +99,7 @@ async def test_f39_load_cancelled_twice_can_be_repeated_immediately(
                     async with open_journal(environment.journal, {}):
                         pass
 
-            with anyio.fail_after(5.0):
+            with anyio.fail_after(60.0):
                 await wait_until(lambda: all(map(operator.le, count_leftovers(), before)))
             async with open_journal(environment.journal, {}):
                 pass
@@ -156,10 +156,10 @@ async def test_f39_cancelled_load_leaves_nothing_behind(
                 began = time.monotonic()
                 with anyio.move_on_after(delay):
                     await environment.load()
-                assert time.monotonic() - began < delay + POLICY.load_timing.grace_period + 1.0
+                assert time.monotonic() - began < delay + POLICY.load_timing.grace_period + 10.0
             # The connection pool closes idle connections a little later.
             tasks, threads, _ = count_leftovers()
-            with anyio.fail_after(5.0):
+            with anyio.fail_after(60.0):
                 await wait_until(lambda: count_leftovers()[2] <= before[2])
 
             assert (tasks, threads) == before[:2]

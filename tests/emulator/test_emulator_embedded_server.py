@@ -39,7 +39,7 @@ def test_stop_leaves_no_threads() -> None:
     emulator.stop()
     emulator.stop()
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # aiohttp would wait 60 s
     assert list_threads() == others
     with pytest.raises(ConfigError, match="not running"):
         _ = emulator.url

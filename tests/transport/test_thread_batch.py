@@ -21,7 +21,7 @@ from dify_kb.transport.thread_batch import (
     run_in_thread,
 )
 
-WAIT = 5.0
+WAIT = 60.0
 """Timeout of a thread that waits for another, in seconds."""
 
 

@@ -22,7 +22,7 @@ from dify_kb.transport.upload_body import SINGLE_PIECE_LIMIT
 
 AUTOMATIC = ProcessRule.automatic()
 
-WAIT = 5.0
+WAIT = 60.0
 """Maximum time of a blocked read, in seconds."""
 
 
