@@ -6,16 +6,24 @@ arguments, environment and standard streams to this process. Warnings are errors
 
 from __future__ import annotations
 
+import gc
+import io
 import json
 import os
+import pkgutil
 import runpy
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from pathlib import Path
+
+import dify_kb
+from dify_kb.bench.benchmark_plan import BenchmarkPlan
+from dify_kb.cli import run
 
 CLIENT = """#!{python} -ISE
 import json, os, socket, sys
@@ -105,12 +113,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    # Imported here, as the commands import: a fork of a process with threads could hang.
-    import dify_kb.bench
-    import dify_kb.client
-    import dify_kb.emulator
-    import dify_kb.ingest  # noqa: F401
-    from dify_kb.bench.benchmark_plan import BenchmarkPlan
-    from dify_kb.cli import run
-
+    for found in pkgutil.walk_packages(dify_kb.__path__, "dify_kb."):
+        if found.name not in {"dify_kb.__main__", "dify_kb.testing"}:
+            import_module(found.name)
+    with redirect_stdout(io.StringIO()):
+        run(["guide"])  # which imports what typer needs for a command
+    gc.freeze()
     main(sys.argv[1:])
