@@ -18,7 +18,6 @@ from dify_kb.errors import ConfigError, SourceError
 from dify_kb.ingest.sources import http_downloads, url_list
 from dify_kb.ingest.sources.file_content import MAX_SMALL_FILE
 from dify_kb.ingest.sources.url_list import UrlList, make_url_key
-from dify_kb.transport.upload_body import BLOCK_SIZE
 
 SECRET = "the-secret-token"
 
@@ -359,10 +358,12 @@ def test_identity_and_label(tmp_path: Path) -> None:
 
 
 async def test_changed_files_of_any_size_are_sent_as_they_are(
-    client: AsyncClient, site: Site
+    client: AsyncClient, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those that are too large to be kept, as their size is unknown."""
-    sizes = (10, BLOCK_SIZE, BLOCK_SIZE + 1, 5 * BLOCK_SIZE)
+    block = 4096
+    monkeypatch.setattr(url_list, "BLOCK_SIZE", block)
+    sizes = (10, block, block + 1, 5 * block)
     dataset, names = (
         await create_dataset(client),
         [f"{size}-{n}.txt" for size in sizes for n in (0, 1)],

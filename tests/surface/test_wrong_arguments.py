@@ -158,11 +158,11 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 
 def _describe(error: BaseException, name: str) -> str | None:
     """Return what is wrong with an error; None if it is ours and names the argument."""
-    frames = traceback.extract_tb(error.__traceback__)
-    last = Path(frames[-1].filename)
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    last = Path(frame.f_code.co_filename)
     is_ours = PACKAGE in last.parents and PACKAGE / "emulator" not in last.parents
     if not (is_ours and isinstance(error, KnowledgeError | TypeError | ValueError)):
-        return f"{type(error).__name__} of {last.name}:{frames[-1].lineno}: {error}"
+        return f"{type(error).__name__} of {last.name}:{line}: {error}"
     text = str(error)
     if isinstance(error, ApiError | SourceError) or any(
         word in text for word in (name, *NAMES.get(name, ()))
