@@ -23,11 +23,14 @@ class MemorySource(FileSource):
     """Files in memory, with version numbers as tokens."""
 
     files: dict[str, tuple[bytes, int]]
-    identity: str = "memory://docs"
     opened: list[str] = field(factory=list)
     streams: list[io.BytesIO] = field(factory=list)
     is_closed: bool = False
     _lock: threading.Lock = field(factory=threading.Lock)
+
+    @property
+    def identity(self) -> str:
+        return "memory://docs"
 
     def scan(self) -> Iterator[SourceEntry]:
         for key, (content, version) in self.files.items():
