@@ -23,6 +23,7 @@ class MemorySource(FileSource):
     """Files in memory, with version numbers as tokens."""
 
     files: dict[str, tuple[bytes, int]]
+    url: str = "memory://docs"
     opened: list[str] = field(factory=list)
     streams: list[io.BytesIO] = field(factory=list)
     is_closed: bool = False
@@ -30,7 +31,7 @@ class MemorySource(FileSource):
 
     @property
     def identity(self) -> str:
-        return "memory://docs"
+        return self.url
 
     def scan(self) -> Iterator[SourceEntry]:
         for key, (content, version) in self.files.items():
@@ -273,8 +274,8 @@ class BrokenSource(MemorySource):
 
 async def test_several_sources_have_keys_with_their_names(client: AsyncClient) -> None:
     sources = [
-        MemorySource({"a.md": (b"text", 1)}, identity="memory://one"),
-        MemorySource({"a.md": (b"text", 1)}, identity="memory://two"),
+        MemorySource({"a.md": (b"text", 1)}, url="memory://one"),
+        MemorySource({"a.md": (b"text", 1)}, url="memory://two"),
     ]
     dataset = await create_dataset(client)
 
@@ -287,9 +288,7 @@ async def test_several_sources_have_keys_with_their_names(client: AsyncClient) -
 
 
 async def test_sources_of_the_same_name_have_different_keys(client: AsyncClient) -> None:
-    sources = [
-        MemorySource({"a.md": (b"text", 1)}, identity=f"memory://{name}/docs") for name in "abc"
-    ]
+    sources = [MemorySource({"a.md": (b"text", 1)}, url=f"memory://{name}/docs") for name in "abc"]
     dataset = await create_dataset(client)
 
     report = await client.load(dataset, sources)
@@ -321,7 +320,7 @@ async def test_connector_of_another_package_is_found_by_its_scheme(
 
 
 def open_memory(url: str) -> MemorySource:
-    return MemorySource({"a.md": (url.encode(), 1)}, identity=url)
+    return MemorySource({"a.md": (url.encode(), 1)}, url=url)
 
 
 async def test_dry_run_opens_nothing(client: AsyncClient) -> None:
