@@ -98,8 +98,8 @@ async def test_f9_retry_after_date_is_respected(tmp_path: Path) -> None:
 def test_f10_limit_falls_by_a_third_and_recovers() -> None:
     start: list[Mode] = ["ok"] * 200
     refusals: list[Mode] = ["ok", "ok", "ok", "ok", "429"]
-    end: Iterator[Mode] = repeat("ok")
-    modes: Iterator[Mode] = chain(start, refusals * 8, end)
+    end: Mode = "ok"
+    modes = chain(start, refusals * 8, repeat(end))
     load = VirtualLoad(
         simulate_server(lambda _, name: next(modes) if name == CREATE else "ok"), 600
     )
