@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
-from itertools import chain, repeat
+from itertools import chain, cycle
 from pathlib import Path
 from random import Random
 
@@ -98,8 +98,8 @@ async def test_f9_retry_after_date_is_respected(tmp_path: Path) -> None:
 def test_f10_limit_falls_by_a_third_and_recovers() -> None:
     start: list[Mode] = ["ok"] * 200
     refusals: list[Mode] = ["ok", "ok", "ok", "ok", "429"]
-    end: Mode = "ok"
-    modes = chain(start, refusals * 8, repeat(end))
+    end: list[Mode] = ["ok"]
+    modes = chain(start, refusals * 8, cycle(end))
     load = VirtualLoad(
         simulate_server(lambda _, name: next(modes) if name == CREATE else "ok"), 600
     )
