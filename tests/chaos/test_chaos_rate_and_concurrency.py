@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
-from itertools import chain, cycle
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -96,13 +96,13 @@ async def test_f9_retry_after_date_is_respected(tmp_path: Path) -> None:
 
 
 def test_f10_limit_falls_by_a_third_and_recovers() -> None:
-    start: list[Mode] = ["ok"] * 200
-    refusals: list[Mode] = ["ok", "ok", "ok", "ok", "429"]
-    end: list[Mode] = ["ok"]
-    modes = chain(start, refusals * 8, cycle(end))
-    load = VirtualLoad(
-        simulate_server(lambda _, name: next(modes) if name == CREATE else "ok"), 600
-    )
+    creates = count()
+
+    def refuse_every_fifth(_: float, name: str) -> Mode:
+        number = next(creates) if name == CREATE else 0
+        return "429" if 200 <= number < 240 and number % 5 == 4 else "ok"
+
+    load = VirtualLoad(simulate_server(refuse_every_fifth), 600)
 
     report = load()
 
