@@ -49,6 +49,7 @@ async def test_each_caller_gets_its_own_result() -> None:
 async def test_simultaneous_calls_share_a_thread_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread switch takes longer than reading a small file."""
     monkeypatch.setattr("dify_kb.transport.thread_batch.BATCH_SECONDS", WAIT)
+    monkeypatch.setattr("dify_kb.transport.thread_batch.BATCH_TIMEOUT", WAIT)
 
     def look() -> int:
         time.sleep(0.001)
