@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import sqlite3
 import threading
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from dify_kb.errors import ConfigError
+from dify_kb.rag import SearchIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -223,11 +226,27 @@ def _configure(connection: sqlite3.Connection, path: Path | None) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     # Commits survive a crash of the process, but may be lost in a crash of the machine.
     connection.execute("PRAGMA synchronous = NORMAL")
-    if not version:
-        connection.executescript(
-            f"BEGIN; PRAGMA application_id = {APPLICATION_ID};"
-            f" PRAGMA user_version = {USER_VERSION}; {SCHEMA} COMMIT;"
-        )
+    if not version and path is None:
+        _create_template().backup(connection)
+    elif not version:
+        _create_tables(connection)
+
+
+def _create_tables(connection: sqlite3.Connection) -> None:
+    connection.executescript(
+        f"BEGIN; PRAGMA application_id = {APPLICATION_ID};"
+        f" PRAGMA user_version = {USER_VERSION}; {SCHEMA} COMMIT;"
+    )
+
+
+@functools.cache
+def _create_template() -> sqlite3.Connection:
+    """Create an empty database, whose copy costs a tenth of the statements that created it."""
+    template = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    _create_tables(template)
+    SearchIndex(template)
+    atexit.register(template.close)
+    return template
 
 
 def _read_version(connection: sqlite3.Connection, path: Path | None) -> int:
