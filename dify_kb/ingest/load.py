@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 import anyio.to_thread
 import attrs
-from attrs import define, field
+from attrs import define, field, frozen
 
 from dify_kb.errors import ConfigError, JournalError, KnowledgeError
 from dify_kb.models import Dataset
 from dify_kb.resources import Datasets, Documents
 from dify_kb.resources.metadata_assignment import MetadataAssignment
+from dify_kb.transport import Sender
 
 from .engine.ledger import AttemptCounter
 from .engine.run import LoadRun
 from .engine.verify import Verifier
 from .journal import Journal, iter_failed_results, open_journal
-from .load_options import ServerAccess
+from .load_options import LoadOptions, ServerAccess
 from .metadata.collect_metadata import MetadataCollector
 from .pacing.admission import Admission
 from .pacing.circuit_breaker import CircuitBreaker
@@ -35,9 +36,8 @@ from .sources.source_reader import create_source_reader
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
-    from dify_kb.transport import AttemptEvent, Sender
+    from dify_kb.transport import AttemptEvent
 
-    from .load_options import LoadOptions
     from .report import ItemResult, LoadReport
     from .sources.items import Source
     from .sources.source_reader import SourceReader
@@ -101,7 +101,40 @@ async def load_reader(
     Args:
         admission: that of an earlier load, which has ended, continues with what it has learned.
     """
-    requests, callbacks = AttemptCounter(), _Callbacks()
+    setup = await prepare_load(sender, identity, dataset_id, options, admission)
+    try:
+        await anyio.to_thread.run_sync(reader.prepare, abandon_on_cancel=True)
+        return await _load(setup, reader)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(reader.close)
+
+
+@frozen(kw_only=True)
+class LoadSetup:
+    """What one load or sync uses: its access to the server, its options and its counters."""
+
+    server: ServerAccess
+    sender: Sender
+    options: LoadOptions
+    requests: AttemptCounter
+    callbacks: Callbacks
+    metadata: MetadataCollector
+
+
+async def prepare_load(
+    sender: Sender,
+    identity: str | None,
+    dataset_id: str,
+    options: LoadOptions,
+    admission: Admission,
+) -> LoadSetup:
+    """Create what a load uses. Costs no request.
+
+    Raises:
+        ConfigError: the metadata is invalid.
+    """
+    requests, callbacks = AttemptCounter(), Callbacks()
     on_attempt = callbacks.guard(sender.on_attempt)
     options = attrs.evolve(options, on_event=callbacks.guard(options.on_event))
     unlimited = attrs.evolve(sender.policy.retry, total=None)
@@ -129,24 +162,23 @@ async def load_reader(
         breaker=breaker,
         policy=policy,
     )
-    try:
-        await anyio.to_thread.run_sync(reader.prepare, abandon_on_cancel=True)
-        return await _load(server, watched, reader, options, requests, callbacks, metadata)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(reader.close)
+    return LoadSetup(
+        server=server,
+        sender=watched,
+        options=options,
+        requests=requests,
+        callbacks=callbacks,
+        metadata=metadata,
+    )
 
 
-async def _load(
-    server: ServerAccess,
-    sender: Sender,
-    source: SourceReader,
-    options: LoadOptions,
-    requests: AttemptCounter,
-    callbacks: _Callbacks,
-    metadata: MetadataCollector,
-) -> LoadReport:
-    started = time.monotonic()
+async def fetch_dataset(server: ServerAccess) -> Dataset:
+    """Return the dataset of a load, with its number of documents. Costs one or two requests.
+
+    Raises:
+        ConfigError: the dataset has no indexing technique.
+        KnowledgeError: it could not be fetched.
+    """
     dataset = await server.datasets.get(server.breaker.dataset_id)
     if dataset.indexing_technique is None:
         raise ConfigError(
@@ -156,13 +188,21 @@ async def _load(
     if dataset.document_count is None:  # an empty dataset needs a chunking rule
         total = (await server.documents.list(dataset, limit=1)).total
         dataset = attrs.evolve(dataset, document_count=total)
+    return dataset
+
+
+async def _load(setup: LoadSetup, source: SourceReader) -> LoadReport:
+    server, sender, options = setup.server, setup.sender, setup.options
+    callbacks, metadata = setup.callbacks, setup.metadata
+    started = time.monotonic()
+    dataset = await fetch_dataset(server)
     assignment = MetadataAssignment(sender, dataset)
     if metadata.constant_values:
         await assignment.require(metadata.constant_values)
     identity = {"server": server.identity or "", "dataset": dataset.id}
     if source.identity is not None:
         identity["source"] = source.identity
-    async with _open_load_journal(server, identity, source, options) as journal:
+    async with open_load_journal(server, identity, source, options) as journal:
         journal.record_dataset_name(dataset.name)
         run = LoadRun(
             server=server,
@@ -171,10 +211,10 @@ async def _load(
             journal=journal,
             options=options,
             assignment=assignment,
-            requests=requests,
+            requests=setup.requests,
             metadata=metadata,
         )
-        with callbacks.scope, _raise_single_error():
+        with callbacks.scope, raise_single_error():
             await run.execute()
         if callbacks.error is not None:
             raise callbacks.error
@@ -189,7 +229,7 @@ async def _load(
             report,
             verified=verified,
             warnings=[*report.warnings, *metadata.warnings(complete=whole)],
-            _failures=_make_failure_reader(journal),
+            _failures=make_failure_reader(journal),
         )
         if source.identity and not report.found and report.stopped is None:
             report = attrs.evolve(
@@ -205,7 +245,7 @@ E = TypeVar("E")
 
 
 @define
-class _Callbacks:
+class Callbacks:
     """The callbacks of the caller. The first error of one cancels the load, which then raises it.
 
     Raised inside of the load, it would be taken for an error of one file, or join those of others.
@@ -265,7 +305,7 @@ def show_progress(sender: Sender, options: LoadOptions) -> Iterator[tuple[Sender
 
 
 @contextmanager
-def _raise_single_error() -> Iterator[None]:
+def raise_single_error() -> Iterator[None]:
     """Unwrap an exception group with a single error, such as that of the caller's generator."""
     try:
         yield
@@ -294,9 +334,15 @@ async def _verify(server: ServerAccess, dataset: Dataset, journal: Journal, run:
 
 
 @asynccontextmanager
-async def _open_load_journal(
+async def open_load_journal(
     server: ServerAccess, identity: Mapping[str, str], source: SourceReader, options: LoadOptions
 ) -> AsyncIterator[Journal]:
+    """Open the journal of a load for one run.
+
+    Raises:
+        JournalError: it is in use, damaged, of another version, or cannot be written.
+        ConfigError: it belongs to another server, dataset or source.
+    """
     path = options.journal
     if path is None and server.identity is not None and source.identity is not None:
         path = await anyio.to_thread.run_sync(_choose_journal, identity, options.dry_run)
@@ -349,7 +395,7 @@ def _warn(why: str) -> None:
     )
 
 
-def _make_failure_reader(journal: Journal) -> Callable[[], Iterator[ItemResult]]:
+def make_failure_reader(journal: Journal) -> Callable[[], Iterator[ItemResult]]:
     """Return a function that reads the failures once the journal is closed."""
     if journal.path is not None:
         return functools.partial(iter_failed_results, journal.path, journal.run)

@@ -192,7 +192,7 @@ class FileLifecycle:
                 if event is FileEvent.ACCEPTED and self.refusals:
                     self._release(self.refusals.release())
                 self._follow(file)
-            case Effect.ASSIGN_METADATA if file.planned.metadata:
+            case Effect.ASSIGN_METADATA if file.needs_metadata:
                 self.metadata.put(file)
             case Effect.ASSIGN_METADATA:
                 self.apply(file, FileEvent.METADATA_SET)
@@ -208,6 +208,8 @@ class FileLifecycle:
         file.release_content()
         self.followed.activity.added.count += file.is_new_document
         if self.follows:
+            if file.sync_fields:
+                self.metadata.put(file)
             self.followed.add(file)
         else:
             self.apply(file, file.indexed_event(swaps=self.swaps))

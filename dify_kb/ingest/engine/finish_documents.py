@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @define
 class MetadataAssigner:
-    """Worker that sets the metadata of all queued documents in one call."""
+    """Worker that sets the metadata of all queued documents in one call.
+
+    The fields of a sync are set as soon as a document exists, so that another machine knows it.
+    """
 
     assignment: MetadataAssignment
     breaker: CircuitBreaker
@@ -44,28 +47,39 @@ class MetadataAssigner:
             await self._assign(await self.files.metadata.get_all())
 
     async def _assign(self, files: Sequence[TrackedFile]) -> None:
-        by_id = {file.document.id: file for file in files if file.document is not None}
+        by_id = {
+            file.document.id: file
+            for file in files
+            if file.document is not None and file.state in {FileState.ACCEPTED, FileState.INDEXED}
+        }
+        indexed = {key for key, file in by_id.items() if file.state is FileState.INDEXED}
         wanted = dict[str, Mapping[str, AssignableValue]]()
         fresh = {
             document_id
             for document_id, file in by_id.items()
-            if file.expected_outcome is Outcome.ADDED
+            if file.expected_outcome is Outcome.ADDED and not file.is_marked
         }
 
         async def assign() -> Mapping[str, str | None]:
             for document_id, file in by_id.items():
-                wanted[document_id], file.refused_metadata = await self.assignment.convert(
-                    file.planned.metadata
-                )
+                values: dict[str, AssignableValue] = {**file.sync_fields}
+                if document_id in indexed:
+                    values |= {**file.planned.kept_metadata, **file.planned.metadata}
+                wanted[document_id], file.refused_metadata = await self.assignment.convert(values)
             return await self.assignment.assign(wanted, fresh=fresh)
 
         # Setting metadata is idempotent and can be retried like a read.
         reasons = await self.breaker.read(assign)
         for document_id, file in by_id.items():
             reason = reasons[document_id]
+            file.is_marked = file.is_marked or reason is None
+            if document_id not in indexed:
+                continue
             if reason is None:
                 file.metadata_set = True
-                self.files.ledger.metadata_set += bool(wanted[document_id])
+                self.files.ledger.metadata_set += bool(
+                    file.planned.metadata and wanted[document_id]
+                )
                 self.files.apply(file, FileEvent.METADATA_SET)
             else:
                 message = f"indexed, but its metadata could not be set: {reason}"

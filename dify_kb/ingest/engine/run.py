@@ -75,6 +75,14 @@ class LoadRun:
             pending=PendingUploads(times, followed.activity),
         )
 
+    async def execute_plan(self, planned: Sequence[PlannedFile | ItemResult]) -> None:
+        """Process planned files until every one has an outcome."""
+        async with self._tasks():
+            for decided in planned:
+                await self._start(decided)
+            self.files.finish_scan()
+            await self.files.wait_all_ended()
+
     async def execute(self) -> None:
         """Process the source until every file has an outcome.
 
@@ -102,16 +110,20 @@ class LoadRun:
             if (batch := await reading) is None or batch is end:
                 self.ledger.is_cut_off = batch is None
                 return
-            self.ledger.found += len(batch)
             for decided in batch:
-                if isinstance(decided, ItemResult):
-                    if self.options.pause is not None:
-                        await self.options.pause()
-                    self.files.record_result(decided)
-                elif dry_run is not None:
-                    self.files.record_result(await dry_run.predict(decided))
+                if isinstance(decided, PlannedFile) and dry_run is not None:
+                    await self._start(await dry_run.predict(decided))
                 else:
-                    await self.files.start(decided)
+                    await self._start(decided)
+
+    async def _start(self, decided: PlannedFile | ItemResult) -> None:
+        self.ledger.found += 1
+        if isinstance(decided, PlannedFile):
+            await self.files.start(decided)
+            return
+        if self.options.pause is not None:
+            await self.options.pause()
+        self.files.record_result(decided)
 
     @asynccontextmanager
     async def _tasks(self) -> AsyncIterator[None]:

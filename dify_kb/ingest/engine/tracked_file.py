@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from attrs import define, evolve, frozen
 
 from dify_kb.errors import KnowledgeError
+from dify_kb.ingest.metadata.sync_fields import SyncFields
 from dify_kb.ingest.planning.file_plan import PlannedAction, PlannedFile
 from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
@@ -109,6 +110,15 @@ class TrackedFile:
     """Whether the upload replaces a document that existed before this run."""
 
     index_seconds: float | None = None
+    content: bytes = b""
+    """The SHA-256 digest of the file sent; empty if it was not sent."""
+
+    token: str | None = None
+    """The token of the file sent, if it is one of a `FileSource`."""
+
+    is_marked: bool = False
+    """Whether the fields of a sync were set on the document."""
+
     metadata_set: bool = False
     """Whether the metadata was set."""
 
@@ -134,6 +144,8 @@ class TrackedFile:
         ):
             file.attempts = row.attempts
             file.updates = row.previous is not None
+            file.content = row.content
+            file.token = None if planned.found.source is None else row.token
             file.document = UploadedDocument(
                 id=row.document_id,
                 batch=row.batch,
@@ -165,6 +177,35 @@ class TrackedFile:
         return planned.labels.without_values()
 
     @property
+    def needs_metadata(self) -> bool:
+        """Whether values have to be set on the indexed document."""
+        planned = self.planned
+        return bool(planned.metadata or planned.kept_metadata or self.sync_fields)
+
+    @property
+    def sync_fields(self) -> Mapping[str, str]:
+        """The values of the fields of a sync that have to be set.
+
+        Until the metadata is set with them, they do not say that it is.
+        """
+        planned = self.planned
+        if planned.sync_id is None or not self.content:
+            return {}
+        if self.is_marked and not planned.metadata:
+            return {}
+        is_set = self.state is FileState.INDEXED or not planned.metadata
+        labels = planned.labels if is_set else planned.labels.without_values()
+        fields = SyncFields(
+            sync_id=planned.sync_id,
+            key=self.key,
+            content=self.content,
+            token=self.token,
+            rule=planned.sync_rule,
+            labels=str(labels),
+        )
+        return fields.values()
+
+    @property
     def metadata_warnings(self) -> Sequence[MetadataWarning]:
         """The warnings about metadata."""
         return (*self.planned.warnings, *self.refused_metadata)
@@ -192,7 +233,7 @@ class TrackedFile:
 
     def indexed_event(self, *, swaps: bool) -> FileEvent:
         """Return the event for an indexed document, depending on the remaining steps."""
-        more = bool(self.planned.metadata) or self.needs_finish(swaps=swaps)
+        more = self.needs_metadata or self.needs_finish(swaps=swaps)
         return FileEvent.INDEXED if more else FileEvent.FINISHED
 
     @property

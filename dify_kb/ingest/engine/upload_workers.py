@@ -102,6 +102,8 @@ class Uploader:
                     labels=metadata.labels,
                     warnings=metadata.warnings,
                 )
+            file.content, file.is_marked = content.digest, False
+            file.token = None if content.file.source is None else content.token
             if not file.attempts:
                 self.deleted_characters.add(file.key, content.deleted_characters)
             started = loop_time()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 import sqlite3
 import time
 from typing import TYPE_CHECKING
@@ -14,13 +13,13 @@ from dify_kb.errors import ConfigError
 
 from .journal_database import JournalDatabase
 from .journal_queries import FilesByState, KnownDocuments, StoredResults
-from .journal_rows import COLUMNS, JournalRow, JournalState, from_sqlite, parse_row, to_sqlite
+from .journal_rows import COLUMNS, JournalRow, JournalState, from_sqlite, parse_row, row_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from .group_commit import JournalThread, Values
+    from .group_commit import JournalThread
 
 
 def _placeholders(columns: int, rows: int) -> str:
@@ -100,7 +99,7 @@ class Journal:
             JournalBusyError: the journal's thread was busy for too long; the row was not created.
             JournalError: the journal cannot be written; the file must not be sent.
         """
-        values = _row_values(row) if isinstance(row, JournalRow) else lambda: _row_values(row())
+        values = row_values(row) if isinstance(row, JournalRow) else lambda: row_values(row())
         try:
             await self._database.commit(_make_intent_sql, values)
         except sqlite3.IntegrityError as error:
@@ -130,6 +129,23 @@ class Journal:
     def update_labels(self, key: str, labels: str) -> None:
         """Record the labels of a file on whose document nothing has to be set."""
         self._database.add("UPDATE item SET labels = ? WHERE key = ?", labels, key)
+
+    def forget(self, key: str) -> None:
+        """Remove the row of a file that is gone, once its document is deleted."""
+        self._database.add("DELETE FROM item WHERE key = ?", key)
+
+    def move(self, key: str, new_key: str) -> None:
+        """Change the key of a file that was renamed; its document has the same name."""
+        self._database.add("UPDATE item SET key = ? WHERE key = ?", new_key, key)
+
+    def get_value(self, name: str) -> str | None:
+        """Return a value that an earlier run stored. Blocking."""
+        rows = self._database.select("SELECT value FROM meta WHERE name = ?", [name])
+        return from_sqlite(rows[0]["value"]) if rows else None
+
+    def set_value(self, name: str, value: str) -> None:
+        """Store a value for later runs."""
+        self._database.add("INSERT OR REPLACE INTO meta VALUES (?, ?)", name, value)
 
     async def flush(self) -> None:
         """Wait until all writes are on disk.
@@ -179,10 +195,3 @@ class Journal:
     def close(self) -> None:
         """Request a final commit and the closing of the file, without waiting."""
         self._database.close()
-
-
-_get_columns = operator.attrgetter(*COLUMNS)
-
-
-def _row_values(row: JournalRow) -> Values:
-    return [to_sqlite(value) for value in _get_columns(row)]

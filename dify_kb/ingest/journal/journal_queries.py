@@ -12,7 +12,7 @@ from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.models import IndexingStatus
 
 from . import journal_database
-from .journal_rows import JournalState, from_sqlite
+from .journal_rows import COLUMNS, JournalRow, JournalState, from_sqlite, parse_row, row_values
 
 if TYPE_CHECKING:
     import sqlite3
@@ -48,6 +48,20 @@ class FilesByState:
         """Return the document names of files that were sent without a known response."""
         sql = "SELECT name FROM item WHERE state = 'sending'"
         return [from_sqlite(row["name"]) for row in self._database.select(sql)]
+
+    def list_rows(self) -> Sequence[JournalRow]:
+        """Return the rows of all files: about 1 kB each."""
+        sql = f"SELECT {', '.join(COLUMNS)} FROM item"  # noqa: S608 -- own names
+        return [parse_row(tuple(row)) for row in self._database.select(sql)]
+
+    def replace_rows(self, rows: Sequence[JournalRow]) -> None:
+        """Replace the rows of all files."""
+        slots = ", ".join("?" * len(COLUMNS))
+        insert = f"INSERT INTO item ({', '.join(COLUMNS)}) VALUES ({slots})"  # noqa: S608 -- slots
+        with self._database.lock() as connection, connection:
+            connection.execute("BEGIN")
+            connection.execute("DELETE FROM item")
+            connection.executemany(insert, [row_values(row) for row in rows])
 
     def list_emptied_keys(self) -> Sequence[str]:
         """Return the keys of files whose document was emptied by a failed replacement."""

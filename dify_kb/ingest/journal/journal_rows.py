@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import operator
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -90,3 +91,11 @@ def parse_row(values: Sequence[Any]) -> JournalRow:
         fields[name] = from_sqlite(fields[name])
     fields["state"] = JournalState(fields["state"])
     return JournalRow(**fields)
+
+
+_get_columns = operator.attrgetter(*COLUMNS)
+
+
+def row_values(row: JournalRow) -> Sequence[Any]:
+    """Return the values of `COLUMNS` for SQLite."""
+    return [to_sqlite(value) for value in _get_columns(row)]

@@ -80,10 +80,19 @@ class PlannedFile:
     row: JournalRow | None = None
     is_unchanged: bool = False
     metadata: Mapping[str, AssignableValue] = field(factory=dict)
+    kept_metadata: Mapping[str, AssignableValue] = field(factory=dict)
+    """The values of an earlier document that the new one keeps; those of `metadata` win."""
+
     labels: Labels = field(factory=Labels)
     """The labels of `metadata` in the journal, once it is set."""
 
     warnings: Sequence[MetadataWarning] = ()
+    sync_id: str | None = None
+    """The id of the sync whose fields are set on the document; None sets none."""
+
+    sync_rule: str = DATASET_RULE
+    """The fingerprint of the chunking settings for these fields."""
+
     unread: FileMetadata | None = None
     """The metadata that is completed when the file is read; None if it is complete."""
 
