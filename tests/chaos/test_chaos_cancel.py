@@ -23,12 +23,14 @@ from dify_kb.emulator import Emulator, Settings
 from dify_kb.ingest.engine.tracked_file import TrackedFile
 from dify_kb.ingest.engine.upload_workers import Uploader
 from dify_kb.ingest.journal import open_journal
-from dify_kb.ingest.result_iterator import MAX_BUFFERED
 from dify_kb.ingest.sources.file_content import FileContent
 from dify_kb.models import CreatedDocument
 
 SLOW = Settings(create_io=0.02, workers=2, parsing=0.005)
 """Makes a load slow enough to be cancelled at any point."""
+
+MAX_BUFFERED = 40
+"""Instead of 256 results, in the test of a slow consumer."""
 
 FAULTS = ["ok x5", "commit-then-reset x2", "503", "late 0.1", "ok x5"] * 20
 
@@ -61,7 +63,7 @@ async def test_f39_load_cancelled_at_any_loop_iteration_succeeds_later(
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 60) as environment:
             emulator.faults.plan(CREATE, FAULTS)
-            for _ in range(60 if LONG else 15):
+            for _ in range(60 if LONG else 8):
                 async with anyio.create_task_group() as group:
                     group.start_soon(environment.load)
                     for _ in range(chance.randrange(3000)):
@@ -83,7 +85,7 @@ async def test_f39_load_cancelled_twice_can_be_repeated_immediately(
         ) as environment:
             await environment.load(dry_run=True)
             before = count_leftovers()
-            for number in range(1000 if LONG else 60):
+            for number in range(1000 if LONG else 24):
                 (environment.folder / f"{number % 30:05}.md").write_text(f"the text of {number}")
                 task = asyncio.create_task(environment.load())
                 for _ in range(2):
@@ -184,25 +186,28 @@ async def test_f39_early_break_loses_no_file(tmp_path: Path, taken: int) -> None
             await _check_all_loaded(environment)
 
 
-async def test_f38_slow_consumer_pauses_sending(tmp_path: Path) -> None:
+async def test_f38_slow_consumer_pauses_sending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Results that are not consumed must not accumulate; everything else continues."""
+    monkeypatch.setattr("dify_kb.ingest.result_iterator.MAX_BUFFERED", MAX_BUFFERED)
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 500) as environment:
+        async with create_environment(emulator, tmp_path, 250) as environment:
             results = environment.client.load_iter(
                 environment.dataset,
                 environment.folder,
                 journal=environment.journal,
-                max_unindexed=100,
+                max_unindexed=50,
             )
             taken: dict[str, ItemResult] = {}
             async for result in results:
                 if not taken:
                     await anyio.sleep(0.8)
-                    assert environment.sends <= MAX_BUFFERED + 100 + 64, "sending was not paused"
+                    assert environment.sends <= MAX_BUFFERED + 50 + 64, "sending was not paused"
                 taken[result.key] = result
 
             assert results.report is not None
-            assert len(taken) == results.report.added == 500
+            assert len(taken) == results.report.added == 250
             assert not count_needless_creates(emulator.history)
 
 
@@ -270,15 +275,15 @@ async def test_f39_two_loads_of_one_client_do_not_disturb_each_other(tmp_path: P
 async def test_f35_wedged_documents_do_not_block_others(tmp_path: Path) -> None:
     """One in a hundred stays `indexing` forever, as after the kill of a worker."""
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 200) as environment:
-            emulator.faults.indexing(["hang"] * 2, every=100)
+        async with create_environment(emulator, tmp_path, 100) as environment:
+            emulator.faults.indexing(["hang"] * 2, every=50)
             loaded = await environment.load()
 
-            assert count_outcomes(loaded) == {"added": 198, "stalled": 2}
+            assert count_outcomes(loaded) == {"added": 98, "stalled": 2}
             assert not count_violations(environment, loaded).violations
             assert loaded.lookups < 200
             again = await environment.load()
-            assert count_outcomes(again) == {"unchanged": 198, "stalled": 2}
+            assert count_outcomes(again) == {"unchanged": 98, "stalled": 2}
             assert not again.created
 
 

@@ -123,7 +123,7 @@ def wait_for_exit(process: subprocess.Popen[str], interrupts: int) -> int:
 async def test_f39_interrupted_load_can_be_resumed(times: int, tmp_path: Path) -> None:
     """Once: creates in flight may finish. Twice: it ends immediately; the next run finds them."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.05)) as emulator:
-        async with create_environment(emulator, tmp_path, 200) as environment:
+        async with create_environment(emulator, tmp_path, 60) as environment:
             emulator.faults.plan(CREATE, ["ok x5", f"{STALL} x3"])
             arguments = (emulator.url, environment.dataset.id, str(environment.folder))
             with start_script("load_process.py", *arguments) as process:
@@ -145,7 +145,7 @@ async def test_f39_interrupted_load_can_be_resumed(times: int, tmp_path: Path) -
             loaded = await check_resumed_load(environment, tmp_path, said)
 
             assert count_outcomes(loaded).keys() <= {"added", "unchanged"}
-            assert loaded.report.found == 200
+            assert loaded.report.found == 60
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -17,7 +17,7 @@ from dify_kb.emulator import DocumentState, LoadCheck, check_load
 @pytest.mark.timeout(900)
 def test_killed_load_is_resumed_without_duplicates(tmp_path: Path) -> None:
     """Only creates in flight at a kill may be sent again."""
-    killed_load = KilledLoad(tmp_path, files=2000 if LONG else 150, seed=7)
+    killed_load = KilledLoad(tmp_path, files=2000 if LONG else 120, seed=7)
     with kill_at_exit(killed_load.start_server()):
         killed_load.create_dataset()
         killed_load.inject_random_faults()

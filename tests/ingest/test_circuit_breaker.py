@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint
 from attrs import define, evolve, field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from load_examples import LONG
 from virtual_time import run
 
 from dify_kb import LoadTiming
@@ -884,7 +885,7 @@ class History:
             assert not breaker.is_closed
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=400 if LONG else 30, deadline=None)
 @given(events=st.lists(EVENTS, max_size=30))
 def test_breaker_closes_or_gives_up_after_any_sequence_of_events(
     events: list[tuple[object, ...]],

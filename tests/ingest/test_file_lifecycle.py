@@ -601,7 +601,7 @@ def test_every_file_ends_once_and_the_journal_records_its_outcome() -> None:
     run_state_machine_as_test(
         FileHistories,
         settings=settings(
-            max_examples=1000 if LONG else 100,
+            max_examples=1000 if LONG else 50,
             derandomize=not LONG,  # the same histories each time
             stateful_step_count=30,
             phases=[Phase.generate],

@@ -541,7 +541,7 @@ def test_no_sequence_of_events_loses_or_duplicates_files() -> None:
     run_state_machine_as_test(
         Loads,
         settings=settings(
-            max_examples=400 if LONG else 100,
+            max_examples=400 if LONG else 50,
             derandomize=not LONG,  # the same examples in each run
             stateful_step_count=20,
             # Failing examples are not shrunk: that took minutes, and most of a gigabyte.

@@ -381,7 +381,7 @@ async def test_report_warns_of_deleted_characters(client: AsyncClient, folder: P
 
 async def test_total_is_known_before_the_scan_ends(client: AsyncClient, folder: Path) -> None:
     """Without a total, the progress says nothing about the time left."""
-    write_files(folder, 500)
+    write_files(folder, 400)
     seen: list[Progress] = []
 
     report = await client.load(
@@ -392,8 +392,8 @@ async def test_total_is_known_before_the_scan_ends(client: AsyncClient, folder: 
     )
 
     known = next(event for event in seen if event.total is not None)
-    assert known.total == 500
-    assert known.ended < 250
+    assert known.total == 400
+    assert known.ended < 200
     assert known.total_bytes == report.bytes
     assert seen[-1].bytes_done == report.bytes
     assert any(event.eta for event in seen)

@@ -269,17 +269,17 @@ async def test_generator_error_is_raised_unchanged(
     with pytest.raises(SourceBrokeError):
         await client.load(
             dataset,
-            break_after(250) if kind == "sync" else break_after_slowly(100),
+            break_after(120) if kind == "sync" else break_after_slowly(50),
             journal=journal,
         )
 
     tasks, threads, files = leftovers()
     assert (tasks, threads) == before[:2]
     assert files <= before[2] + 10  # connections that are kept alive
-    report = await client.load(dataset, items(250), journal=journal)
-    assert report.added + report.unchanged == 250
+    report = await client.load(dataset, items(120), journal=journal)
+    assert report.added + report.unchanged == 120
     creates = [one for one in emulator.history if one.endpoint == "documents.create_by_file"]
-    assert len(creates) == len(await list_document_names(client, dataset)) == 250
+    assert len(creates) == len(await list_document_names(client, dataset)) == 120
 
 
 async def test_items_are_remembered_under_their_keys(client: AsyncClient, tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ async def test_memory_of_large_items_is_bounded(
     client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are created faster than sent; accepted items are released."""
-    size, room = 50_000, 500_000
+    size, room = 5_000, 50_000
     monkeypatch.setattr("dify_kb.ingest.engine.file_queues.MAX_BYTES", room)
     monkeypatch.setattr("dify_kb.ingest.sources.iter_in_thread.MAX_WEIGHT", size)
     made = accepted = most = 0

@@ -70,7 +70,7 @@ def draw_phases(draw: st.DrawFn) -> list[tuple[float, Mapping[str, Sequence[Mode
 
 @pytest.mark.timeout(900 if LONG else 120)
 @settings(
-    max_examples=1500 if LONG else 60,
+    max_examples=1500 if LONG else 25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -94,7 +94,7 @@ def test_random_faults_lose_or_duplicate_no_file(
     assert len(server.documents) == FILES - unfinished
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(40 if LONG else 10))
 def test_temporary_faults_of_creates_and_reads_lose_no_file(seed: int) -> None:
     """60 % of all calls fail for 10 s, then none."""
     modes: Sequence[Mode] = ("500", "502", "503", "ok", "ok")

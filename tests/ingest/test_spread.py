@@ -51,7 +51,7 @@ async def list_places(client: AsyncClient, datasets: list[Dataset]) -> dict[str,
 # --- the choice of a dataset
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.sets(st.text(min_size=1), min_size=1, max_size=8), st.text())
 def test_choice_does_not_depend_on_the_order_of_the_datasets(ids: set[str], key: str) -> None:
     ordered = sorted(ids)
@@ -59,7 +59,7 @@ def test_choice_does_not_depend_on_the_order_of_the_datasets(ids: set[str], key:
     assert choose_dataset(key, ordered) == choose_dataset(key, ordered[::-1])
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.lists(st.text(min_size=1), min_size=2, max_size=8, unique=True), st.text())
 def test_added_dataset_moves_only_what_goes_to_it(ids: list[str], key: str) -> None:
     *before, added = ids
@@ -77,7 +77,7 @@ def test_choice_is_balanced(ids: list[str]) -> None:
     assert all(abs(chosen[one] - 600) < 200 for one in ids), "8 standard deviations"
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(
     st.dictionaries(st.text(min_size=1), st.integers(0, 30), min_size=1, max_size=5),
     st.lists(st.text(min_size=1), unique=True, max_size=60),
