@@ -83,7 +83,7 @@ and what the caller asked for. A part that is optional itself is then None."""
 STRICT_MODELS = frozenset({"RerankingModel", "Weights"})
 """Models of requests as well, which have no `extra`; in responses, their parents keep the value."""
 
-MUTATIONS = 10_000
+MUTATIONS = 3_000
 MISSING = object()
 OTHER_TYPES: Sequence[object] = ["many", [7], {"odd": 1}, True]
 

@@ -16,22 +16,31 @@ import pytest
 
 import dify_kb
 from dify_kb import (
+    ArchiveSource,
     AsyncClient,
     Client,
     Condition,
+    ExternalRetrieval,
     Field,
+    FileTimes,
+    FrontMatter,
+    GitSource,
     Item,
     KnowledgeError,
     LoadTiming,
     MetadataFilter,
     ModelRef,
     NewSegment,
+    PathPattern,
     Policy,
     Polling,
     ProcessRule,
     RetrievalModel,
     Retry,
+    SummaryIndexSetting,
+    Table,
     Timeout,
+    UrlList,
     resources,
 )
 from dify_kb.blocking._make_blocking import BlockingIterator
@@ -80,6 +89,12 @@ WRONG: Mapping[str, Callable[[], object]] = {
 }
 """What people pass by mistake."""
 
+WRONG_IN_BLOCKING = {
+    label: WRONG[label]
+    for label in ("None", "7", "surrogate", "word", "empty list", "dict", "coroutine", "generator")
+}
+"""Some of each kind: the blocking methods call the others, which are tested with all."""
+
 
 def _share(names: str, values: T) -> dict[str, T]:
     return dict.fromkeys(names.split(), values)
@@ -92,7 +107,8 @@ ACCEPTED: Mapping[str, tuple[frozenset[str], str]] = {
     **_share(
         "answer api_key base_url batch child_separator content credential_id datasource_type"
         " description doc_language external_knowledge_api_id external_knowledge_id keyword model"
-        " model_type node_id provider separator start_node_id summary text",
+        " model_name model_provider_name model_type node_id provider separator start_node_id"
+        " summary summary_prompt text",
         (TEXTS, "any text; the server decides"),
     ),
     "name": (TEXTS, "any text within the limits of the server"),
@@ -117,21 +133,27 @@ ACCEPTED: Mapping[str, tuple[frozenset[str], str]] = {
 
 BUILT: Mapping[str, frozenset[str]] = {
     **_share(
-        "answer content model name provider separator child_separator",
+        "answer content model model_name model_provider_name name provider separator"
+        " child_separator summary_prompt",
         frozenset({"surrogate"}),
     ),
     "attachment_ids": frozenset({"empty list"}),
     "conditions": frozenset({"empty list"}),
     "document_id": TEXTS | {"surrogate"},
+    "enable": frozenset({"None"}),
+    "extra": frozenset({"dict", "empty dict"}),
+    "field": frozenset({"space", "word"}),
     "key": TEXTS | {"surrogate"},
     "lookup_intervals": frozenset({"list"}),
     "metadata": frozenset({"dict"}),
     "metadata_list": frozenset({"empty list"}),
+    "path": TEXTS | {"path", "surrogate"},
     "score_threshold": frozenset({"7", "nan", "inf", "-1"}),
     "text": frozenset({"surrogate"}),
     "time": frozenset({"7", "-1"}),
     "top_k": frozenset({"-1"}),
     "total": frozenset({"None"}),
+    "urls": TEXTS | {"surrogate", "empty list", "path", "generator", "set"},
     "value": TEXTS | {"7", "nan", "inf", "-1", "None", "surrogate", "empty list"},
     "values": frozenset({"list", "set", "empty list"}),
 }
@@ -151,6 +173,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "source": ("Cannot load", "The path"),
     "text": ("the value",),
     "time": ("the value",),
+    "url": ("git address",),
     "values": ("the value",),
 }
 """Other words for an argument in messages, which the shell shows too."""
@@ -190,12 +213,13 @@ def find_faults(
     run: Callable[[Callable[[], Any]], object],
     *,
     is_sent: bool = True,
+    wrong: Mapping[str, Callable[[], object]] = WRONG,
 ) -> dict[str, str]:
     """Return the outcome of each wrong value that raises no error of ours with its name."""
     faults: dict[str, str | None] = {}
     for parameter in inspect.signature(call).parameters.values():
         name = parameter.name
-        for label, create in WRONG.items():
+        for label, create in wrong.items():
             value = create()
             try:
                 run(functools.partial(call, **{**valid, name: value}))
@@ -314,7 +338,9 @@ def test_blocking_methods_refuse_wrong_arguments_by_name(
     """Not by an error of a library, of the event loop or of the interpreter, and without a hang."""
     call = getattr(getattr(blocking, noun) if noun else blocking, method)
 
-    assert find_faults(call, _select(call, valid, noun), _run_blocking) == {}
+    faults = find_faults(call, _select(call, valid, noun), _run_blocking, wrong=WRONG_IN_BLOCKING)
+
+    assert faults == {}
 
 
 @pytest.mark.parametrize(("noun", "method"), _list_methods())
@@ -336,13 +362,18 @@ def test_async_methods_refuse_wrong_arguments_by_name(
 
 SEARCH = RetrievalModel.keyword()
 BUILDERS: Sequence[tuple[Callable[..., Any], dict[str, Any]]] = [
+    (ArchiveSource, {"path": "a.zip"}),
     (AsyncClient, {"base_url": "http://a.test", "api_key": "dataset-a"}),
     (Client, {"base_url": "http://a.test", "api_key": "dataset-a"}),
     (AsyncClient.from_profile, {}),
     (Client.from_profile, {}),
     (Condition, {"name": "a", "comparison_operator": "is", "value": "b"}),
     (DocumentMetadata, {"document_id": ID, "metadata_list": []}),
+    (ExternalRetrieval, {"top_k": 2, "score_threshold": 0.5, "score_threshold_enabled": True}),
     (Field, {"name": "a"}),
+    (FileTimes, {}),
+    (FrontMatter, {}),
+    (GitSource, {"url": "git+https://a.test/b.git"}),
     *((getattr(Field("year"), name), {}) for name in ("contains", "is_", "in_", "before")),
     *((getattr(Field("year"), name), {}) for name in ("__gt__", "__le__", "__eq__", "__ne__")),
     (Item, {"key": "a.txt", "text": "a"}),
@@ -350,6 +381,7 @@ BUILDERS: Sequence[tuple[Callable[..., Any], dict[str, Any]]] = [
     (MetadataFilter, {}),
     (ModelRef, {"provider": "a", "model": "b"}),
     (NewSegment, {"content": "a"}),
+    (PathPattern, {"pattern": "{team}/**"}),
     (Policy, {}),
     (Policy().scaled, {}),
     (Polling, {}),
@@ -364,7 +396,10 @@ BUILDERS: Sequence[tuple[Callable[..., Any], dict[str, Any]]] = [
     (RetrievalModel.hybrid_weighted, {"embedding": ModelRef(provider="a", model="b")}),
     (RetrievalModel.hybrid_reranked, {"rerank": ModelRef(provider="a", model="b")}),
     (Retry, {}),
+    (SummaryIndexSetting, {}),
+    (Table, {"path": "a.csv"}),
     (Timeout, {}),
+    (UrlList, {"urls": ["https://a.test/b"]}),
 ]
 
 
