@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
+
+from dify_kb.cli.emulator import _read_fault_plans
 
 PLANS = {"server.info": ["503 x2"], "indexing": ["hang"]}
 
@@ -50,16 +52,11 @@ EXPECTED = {
 }
 
 
-async def test_faults_option_accepts_json() -> None:
-    with run_command("--faults", json.dumps(PLANS)) as process:
-        assert await read_state(process) == EXPECTED
-
-
-async def test_faults_option_accepts_a_file(tmp_path: Path) -> None:
+def test_faults_option_accepts_json_and_a_file(tmp_path: Path) -> None:
     path = tmp_path / "plans.json"
     path.write_text(json.dumps(PLANS))
-    with run_command("--faults", str(path)) as process:
-        assert await read_state(process) == EXPECTED
+
+    assert _read_fault_plans(json.dumps(PLANS)) == _read_fault_plans(str(path)) == PLANS
 
 
 async def test_faults_option_reads_standard_input() -> None:
@@ -79,10 +76,11 @@ async def test_faults_option_reads_standard_input() -> None:
         ("no/such/file.json", "Cannot read fault plans from 'no/such/file.json'"),
     ],
 )
-def test_invalid_fault_plan_is_a_usage_error(plan: str, message: str) -> None:
-    with run_command("--faults", plan) as process:
-        _, err = process.communicate(timeout=30)
+def test_invalid_fault_plan_is_a_usage_error(
+    cli: Callable[..., tuple[int, str, str]], plan: str, message: str
+) -> None:
+    code, _, err = cli("emulator", "--port", "0", "--faults", plan)
 
-    assert process.returncode == 2
+    assert code == 2
     assert message in err
     assert "Traceback" not in err
