@@ -100,10 +100,3 @@ def ndcg(ranks: Ranks, k: int) -> float:
     gain = sum(1 / math.log2(rank + 1) for rank in ranks if rank is not None and rank <= k)
     best = sum(1 / math.log2(rank + 1) for rank in range(1, min(len(ranks), k) + 1))
     return min(1.0, gain / best)
-
-
-def differ_significantly(better: Sequence[float], worse: Sequence[float]) -> bool:
-    """Return whether two results of the same queries differ significantly (paired, 95 %)."""
-    differences = [one - other for one, other in zip(better, worse, strict=True)]
-    mean = Mean.from_values(differences)
-    return abs(mean.value) > mean.error

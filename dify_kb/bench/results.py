@@ -16,7 +16,7 @@ from dify_kb.errors import ConfigError
 from dify_kb.wire import codec
 
 from .benchmark_plan import LoadEstimate
-from .metrics import Latency, Mean, Spread
+from .metrics import Latency, Mean, Ranks, Spread
 from .saturation_point import SaturationPoint
 
 if TYPE_CHECKING:
@@ -168,12 +168,14 @@ class QualityRow:
     """Queries for which nothing relevant was found."""
 
     tied: bool
-    """Whether its nDCG does not differ significantly from that of the best row."""
+    """Whether its nDCG is not significantly lower than that of the best row."""
 
     characters: float
     """Mean length of a chunk: longer ones contain more, and cost more tokens."""
 
     latency: Latency | None
+    ranks: Sequence[Ranks]
+    """For each query, the best rank of each relevant item, or None if it was not found."""
 
 
 @frozen(kw_only=True)
@@ -195,9 +197,17 @@ class QualityReport:
     queries: int
     documents: int
     models: Sequence[str]
+    """The embedding and reranking models, as `provider:model`."""
+
     ks: Sequence[int]
     rows: Sequence[QualityRow]
     """Sorted by nDCG, the best first."""
+
+    asked: Sequence[str]
+    """The texts of the queries, in the order of `QualityRow.ranks`."""
+
+    drafts: int
+    """Queries that `eval draft` proposed and nobody has reviewed."""
 
     missed: Sequence[MissedQuery]
     notes: Sequence[str]
@@ -208,6 +218,16 @@ class QualityReport:
 
 
 Report = InstanceReport | QualityReport
+
+
+STUB_PROVIDER = "dify-kb/emulator/"
+"""The beginning of the provider of the embedded server's models, which are not trained."""
+
+
+def has_stub_models(models: Sequence[str]) -> bool:
+    """Return whether any model is one of the embedded server: its scores say little."""
+    return any(model.startswith(STUB_PROVIDER) for model in models)
+
 
 REPORT_TYPES: dict[object, type[Report]] = {"bench": InstanceReport, "eval": QualityReport}
 

@@ -95,8 +95,11 @@ QUALITY = QualityReport(
             tied=True,
             characters=480.0,
             latency=TIMES,
+            ranks=[[1], [1], [1], [1], [1], [2], [3], [None], [None], [2]],
         )
     ],
+    asked=[f"question {number}" for number in range(10)],
+    drafts=0,
     missed=[],
     notes=[],
     requests=20,

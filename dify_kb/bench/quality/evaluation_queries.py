@@ -11,8 +11,9 @@
 * a plain string is a document if it is an id or has a document extension (.md, .pdf, …), else a
   text.
 
-Other fields of a line are ignored; empty lines are skipped. Queries about the generated corpus are
-part of the package.
+A `draft` is a query that `eval draft` proposed: it counts like others, and reports say that nobody
+has reviewed it. Other fields of a line are ignored; empty lines are skipped. Queries about the
+generated corpus are part of the package.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_QUERY_LENGTH, Record
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from dify_kb.bench.metrics import Ranks
 
 DOCUMENT_COUNT, DEFAULT_QUERY_COUNT = 60, 100
 
@@ -72,6 +75,22 @@ class EvaluationQuery:
 
     query: str
     relevant: Sequence[RelevantItem]
+    draft: str = ""
+    """How `eval draft` made it; empty if a person wrote or reviewed it."""
+
+
+def find_ranks(query: EvaluationQuery, records: Sequence[Record]) -> Ranks:
+    """Return the best rank of each relevant item, or None if it was not found."""
+    unique = unique_records(records)
+    return [
+        next((rank for rank, record in enumerate(unique, 1) if target.is_in(record)), None)
+        for target in query.relevant
+    ]
+
+
+def unique_records(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the records without chunks that are listed twice, as by servers up to 1.8."""
+    return list({record.segment.id: record for record in records}.values())  # recording 933
 
 
 def fold_text(text: str) -> str:
@@ -117,7 +136,9 @@ def parse_query(line: str, place: str) -> EvaluationQuery:
     if not isinstance(relevant, list) or not relevant:
         raise _invalid_line(place, '"relevant" must be a list with at least one entry')
     return EvaluationQuery(
-        query=query, relevant=[_parse_relevant_item(entry, place) for entry in relevant]
+        query=query,
+        relevant=[_parse_relevant_item(entry, place) for entry in relevant],
+        draft=str(value.get("draft") or ""),
     )
 
 
@@ -156,7 +177,8 @@ def query_to_json(query: EvaluationQuery) -> Mapping[str, object]:
         {"text": target.text} if target.document is None else {"document": target.document}
         for target in query.relevant
     ]
-    return {"query": query.query, "relevant": relevant}
+    marks = {"draft": query.draft} if query.draft else {}
+    return {"query": query.query, "relevant": relevant, **marks}
 
 
 def default_documents(count: int = DOCUMENT_COUNT) -> Sequence[Sample]:

@@ -17,13 +17,13 @@ from dify_kb.bench.metrics import (
     Latency,
     Mean,
     Ranks,
-    differ_significantly,
     ndcg,
     recall,
     reciprocal_rank,
 )
 from dify_kb.bench.results import MissedQuery, QualityReport, QualityRow, describe_environment
 from dify_kb.bench.search_methods import COMPARED_VECTOR_WEIGHTS, SearchFactory, list_search_methods
+from dify_kb.bench.significance import find_worse_than_best
 from dify_kb.bench.temporary_dataset import list_models, temporary_dataset
 from dify_kb.client import AsyncClient
 from dify_kb.errors import BadRequestError, ConfigError, KnowledgeError
@@ -36,11 +36,11 @@ from dify_kb.models import (
     ModelRef,
     ModelType,
     ProcessRule,
-    Record,
 )
 from dify_kb.transport.clock import loop_time
 
-from .evaluation_queries import EvaluationQuery
+from . import trec_files
+from .evaluation_queries import EvaluationQuery, find_ranks
 
 if TYPE_CHECKING:
     from dify_kb.bench.benchmark_plan import Technique
@@ -91,7 +91,8 @@ class _ScoredRow:
     gains: Sequence[float]
     """The nDCG of each query, in order."""
 
-    ranks: Sequence[Ranks]
+    found: Sequence[Sequence[str]]
+    """What was found for each query, by rank, as document ids of TREC."""
 
 
 @define(kw_only=True)
@@ -107,6 +108,9 @@ class RetrievalEvaluator:
     counter: RequestCounter
     on_progress: OnProgress
     ks: Sequence[int] = TOP_KS
+    methods: Sequence[str] = ()
+    """Names of the search methods to evaluate; default: all that are available."""
+
     _measured: list[_ScoredRow] = field(factory=list, init=False)
     _notes: list[str] = field(factory=list, init=False)
     _models: list[str] = field(factory=list, init=False)
@@ -195,13 +199,24 @@ class RetrievalEvaluator:
         self, embedding: ModelRef | None
     ) -> Mapping[str, SearchFactory]:
         if embedding is None:
-            return list_search_methods(embedding=None, rerank=None)
+            return self._select_methods(list_search_methods(embedding=None, rerank=None))
         rerank = next(iter(await list_models(self.client, ModelType.RERANK)), None)
         used = [model for model in (embedding, rerank) if model is not None]
         self._models = [f"{model.provider}:{model.model}" for model in used]
-        return list_search_methods(
-            embedding=embedding, rerank=rerank, weights=COMPARED_VECTOR_WEIGHTS
+        return self._select_methods(
+            list_search_methods(embedding=embedding, rerank=rerank, weights=COMPARED_VECTOR_WEIGHTS)
         )
+
+    def _select_methods(
+        self, available: Mapping[str, SearchFactory]
+    ) -> Mapping[str, SearchFactory]:
+        for name in self.methods:
+            if name not in available:
+                raise ConfigError(
+                    f"Search method not available: {name!r}.",
+                    hint=f"Pass one of: {'; '.join(available)}.",
+                )
+        return {name: available[name] for name in self.methods or available}
 
     async def _run_methods(
         self, base: str, dataset: Dataset, factories: Mapping[str, SearchFactory]
@@ -221,6 +236,7 @@ class RetrievalEvaluator:
     ) -> _ScoredRow:
         model = method(max(self.ks))
         ranks: list[Ranks] = [()] * len(self.queries)
+        documents: list[Sequence[str]] = [()] * len(self.queries)
         times: list[float] = []
         lengths: list[int] = []
         remaining = iter(enumerate(self.queries))
@@ -237,6 +253,7 @@ class RetrievalEvaluator:
                 times.append(time.perf_counter() - began)
                 lengths.extend(len(record.segment.content) for record in found.records)
                 ranks[number] = find_ranks(query, found.records)
+                documents[number] = trec_files.list_found(number, query, found.records)
 
         retrieve, errors = self.client.datasets.retrieve, list[KnowledgeError]()
         # Warm-up: the first query fills caches of the server.
@@ -246,7 +263,8 @@ class RetrievalEvaluator:
                 group.start_soon(worker)
         if errors:
             raise errors[0]
-        return self._score_method(base, name, ranks, times, lengths)
+        row = self._score_method(base, name, ranks, times, lengths)
+        return _ScoredRow(row, [ndcg(of_query, max(self.ks)) for of_query in ranks], documents)
 
     def _score_method(
         self,
@@ -255,10 +273,9 @@ class RetrievalEvaluator:
         ranks: Sequence[Ranks],
         times: Sequence[float],
         lengths: Sequence[int],
-    ) -> _ScoredRow:
+    ) -> QualityRow:
         max_k = max(self.ks)
-        gains = [ndcg(of_query, max_k) for of_query in ranks]
-        row = QualityRow(
+        return QualityRow(
             base=base,
             method=name,
             recall={
@@ -266,23 +283,33 @@ class RetrievalEvaluator:
                 for k in self.ks
             },
             mrr=Mean.from_values([reciprocal_rank(of_query, max_k) for of_query in ranks]),
-            ndcg=Mean.from_values(gains),
+            ndcg=Mean.from_values([ndcg(of_query, max_k) for of_query in ranks]),
             missed=sum(all(rank is None for rank in of_query) for of_query in ranks),
             tied=True,
             characters=sum(lengths) / max(1, len(lengths)),
             latency=Latency.from_seconds(times),
+            ranks=ranks,
         )
-        return _ScoredRow(row, gains, ranks)
 
     def _report_progress(self, phase: str, what: str) -> None:
         self.on_progress(ProgressStep(phase=phase, description=what, completed_part=0.0))
 
+    def write_trec_files(self, folder: Path) -> None:
+        """Write the relevant items and the results of each row as TREC files.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        runs = {f"{found.row.base}, {found.row.method}": found.found for found in self._measured}
+        trec_files.write_trec_files(folder, self.queries, runs)
+
     def _build_report(self) -> QualityReport:
         ordered = sorted(self._measured, key=lambda found: -found.row.ndcg.value)
-        best = ordered[0]
+        worse = find_worse_than_best([found.gains for found in ordered])
+        drafts = sum(bool(query.draft) for query in self.queries)
         missed = [
             MissedQuery(query=query.query, relevant=[str(target) for target in query.relevant])
-            for query, ranks in zip(self.queries, best.ranks, strict=True)
+            for query, ranks in zip(self.queries, ordered[0].row.ranks, strict=True)
             if all(rank is None for rank in ranks)
         ]
         return QualityReport(
@@ -293,29 +320,16 @@ class RetrievalEvaluator:
             models=self._models,
             ks=self.ks,
             rows=[
-                evolve(
-                    found.row,
-                    tied=found is best or not differ_significantly(best.gains, found.gains),
-                )
-                for found in ordered
+                evolve(found.row, tied=not is_worse)
+                for found, is_worse in zip(ordered, worse, strict=True)
             ],
+            asked=[query.query for query in self.queries],
+            drafts=drafts,
             missed=missed[:MAX_MISSED_SHOWN],
             notes=self._notes,
             requests=self.counter.requests,
             seconds=loop_time() - self._began,
         )
-
-
-def find_ranks(query: EvaluationQuery, records: Sequence[Record]) -> Ranks:
-    """Return the best rank of each relevant item, or None if it was not found.
-
-    A chunk that is listed twice, as by servers up to 1.8 (recording 933), counts once.
-    """
-    unique_records = list({record.segment.id: record for record in records}.values())
-    return [
-        next((rank for rank, record in enumerate(unique_records, 1) if target.is_in(record)), None)
-        for target in query.relevant
-    ]
 
 
 def items_from_documents(samples: Sequence[tuple[str, bytes]]) -> Sequence[Item]:
