@@ -8,8 +8,8 @@ from attrs import evolve
 from sample_reports import INSTANCE, QUALITY
 
 from dify_kb.bench.metrics import Spread
-from dify_kb.bench.report_comparison import compare_reports
-from dify_kb.bench.results import FORMAT, InstanceReport, dump_report, load_report
+from dify_kb.bench.report_comparison import compare_reports, list_missing_parts
+from dify_kb.bench.results import FORMAT, InstanceReport, QualityReport, dump_report, load_report
 from dify_kb.cli import run
 from dify_kb.errors import ConfigError
 
@@ -69,11 +69,64 @@ def test_quality_is_compared_by_base_and_method() -> None:
     names = [row.name for row in compare_reports(QUALITY, QUALITY)]
 
     assert names == [
-        "500 characters, semantic: recall@1",
-        "500 characters, semantic: recall@3",
-        "500 characters, semantic: MRR",
-        "500 characters, semantic: nDCG@3",
+        "semantic: recall@1",
+        "semantic: recall@3",
+        "semantic: MRR",
+        "semantic: nDCG@3",
     ]
+    other = evolve(QUALITY.rows[0], base="200 characters")
+    both = evolve(QUALITY, rows=[*QUALITY.rows, other])
+    assert {row.name.split(",")[0] for row in compare_reports(both, both)} == {
+        "500 characters",
+        "200 characters",
+    }
+
+
+def with_ranks(ranks: list[int | None], *, asked: int = 30) -> QualityReport:
+    row = evolve(QUALITY.rows[0], ranks=[[rank] for rank in ranks])
+    return evolve(QUALITY, rows=[row], asked=[f"q{number}" for number in range(asked)])
+
+
+def quality_verdicts(before: QualityReport, after: QualityReport) -> dict[str, str]:
+    return {row.name.split(": ")[1]: row.verdict for row in compare_reports(before, after)}
+
+
+def test_quality_changes_only_beyond_chance() -> None:
+    before = with_ranks([1, 2, 3] * 10)
+
+    assert set(quality_verdicts(before, with_ranks([2, 1, 3] * 10)).values()) == {"same"}
+    assert quality_verdicts(before, with_ranks([1, 2, None] * 10))["recall@3"] == "worse"
+    assert quality_verdicts(with_ranks([1, 2, None] * 10), before)["recall@3"] == "better"
+
+
+def test_quality_is_compared_by_common_queries() -> None:
+    before = with_ranks([1] * 30)
+    few = with_ranks([None] * 9, asked=9)
+
+    compared = compare_reports(before, few)
+
+    assert {(row.before, row.after, row.verdict) for row in compared} == {(1.0, 0.0, "same")}
+    assert quality_verdicts(before, with_ranks([None] * 12, asked=12))["MRR"] == "worse"
+    assert compare_reports(before, evolve(before, asked=["other"] * 30)) == []
+
+
+def test_missing_parts_are_named() -> None:
+    indexed = INSTANCE.indexed
+    assert indexed is not None
+    failed = evolve(INSTANCE, uploads=[], listed=[], indexed=evolve(indexed, completed=0))
+
+    assert list_missing_parts(INSTANCE, INSTANCE) == []
+    assert list_missing_parts(INSTANCE, failed) == ["upload 4 KiB", "indexing", "list pages"]
+    assert list_missing_parts(QUALITY, evolve(QUALITY, rows=[])) == ["semantic"]
+
+
+def test_failed_requests_are_worse_than_none() -> None:
+    (uploads,) = INSTANCE.uploads
+    levels = [evolve(level, errors=10) for level in uploads.levels]
+    after = evolve(INSTANCE, uploads=[evolve(uploads, levels=levels)])
+
+    assert find_verdict(after, "upload 4 KiB, failed requests") == "worse"
+    assert find_verdict(INSTANCE, "upload 4 KiB, failed requests") == "same"
 
 
 def test_reports_round_trip_through_a_file(tmp_path: Path) -> None:
@@ -113,7 +166,7 @@ def test_the_command_shows_what_changed(tmp_path: Path, capsys: pytest.CaptureFi
     assert "upload 4 KiB, concurrency 2" in shown.out
     assert "2.00  better" in shown.out
     assert "indexing" not in shown.out
-    assert "7 of 8 values unchanged" in shown.err
+    assert "8 of 9 values unchanged" in shown.err
 
     assert run(["--json", "bench", "compare", str(before), str(after)]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
