@@ -65,6 +65,13 @@ def clone(tmp_path: Path) -> Path:
     return clone
 
 
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Path]:
+    """Start the process whose forks run the blocks; return the folder of its programs."""
+    with command_server(tiny_benchmarks=not LONG) as folder:
+        yield folder
+
+
 @pytest.fixture
 def server() -> Iterator[Emulator]:
     """Start the server that the printed address stands for."""
@@ -97,7 +104,9 @@ def run_program(command: Sequence[str], clone: Path, programs: Path) -> str:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.stem)
-def test_every_block_of_a_document_runs(document: Path, clone: Path, server: Emulator) -> None:
+def test_every_block_of_a_document_runs(
+    document: Path, clone: Path, server: Emulator, programs: Path
+) -> None:
     """The console blocks of a document run in one shell, as they build on each other.
 
     `bench` makes fewer requests, except in `poe chaos`.
@@ -124,9 +133,8 @@ def test_every_block_of_a_document_runs(document: Path, clone: Path, server: Emu
                 assert language in NOT_RUN, f"block {number} has the language {language!r}"
     script = "\n".join(console).replace(PRINTED_URL, server.url)
     commands.append(["bash", "-c", script.replace(PRINTED_KEY, server.api_key)])
-    with command_server(tiny_benchmarks=not LONG) as programs:
-        for command in commands:
-            run_program(command, clone, programs)
+    for command in commands:
+        run_program(command, clone, programs)
 
 
 def test_the_demo_loads_the_guides_and_answers_with_a_sentence(
