@@ -25,7 +25,7 @@ from dify_kb.resources import Datasets, Documents
 from dify_kb.transport import Sender
 
 from .engine.file_lifecycle import NOT_SENT
-from .error_classes import stop_message, stop_reason
+from .error_classification import stop_message, stop_reason
 from .journal import JournalState, read_journal
 from .load import (
     create_admission,

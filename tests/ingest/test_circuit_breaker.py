@@ -29,7 +29,7 @@ from dify_kb.errors import (
     ServerError,
     UnauthorizedError,
 )
-from dify_kb.ingest.error_classes import is_transient
+from dify_kb.ingest.error_classification import is_transient
 from dify_kb.ingest.pacing.circuit_breaker import (
     DATASET_LOCKED,
     REQUIRED_PROBES,

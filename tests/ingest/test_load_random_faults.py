@@ -25,7 +25,7 @@ from virtual_dify import (
 )
 
 from dify_kb import LoadReport, StopReason
-from dify_kb.ingest.error_classes import SAME_PAGES, SAME_REFUSALS
+from dify_kb.ingest.error_classification import SAME_PAGES, SAME_REFUSALS
 
 FILES: Final = 30
 

@@ -26,7 +26,7 @@ from dify_kb import LoadTiming
 from dify_kb.errors import NotFoundError
 from dify_kb.ingest.engine.file_states import FileState
 from dify_kb.ingest.engine.tracked_file import TrackedFile
-from dify_kb.ingest.error_classes import is_transient_indexing_error
+from dify_kb.ingest.error_classification import is_transient_indexing_error
 from dify_kb.ingest.journal import JournalState
 from dify_kb.ingest.pacing.indexing_backlog import SAMPLE_SIZE
 from dify_kb.ingest.report import StopReason

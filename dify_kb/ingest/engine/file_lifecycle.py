@@ -15,7 +15,7 @@ from attrs import define, field
 
 from dify_kb.config import LoadTiming
 from dify_kb.errors import ApiError, KnowledgeError
-from dify_kb.ingest.error_classes import (
+from dify_kb.ingest.error_classification import (
     SAME_PAGES,
     SAME_REFUSALS,
     is_from_other_server,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from attrs import define, evolve
 
 from dify_kb.config import LoadTiming
-from dify_kb.ingest.error_classes import is_transient_indexing_error
+from dify_kb.ingest.error_classification import is_transient_indexing_error
 from dify_kb.ingest.planning.file_plan import PlannedAction
 from dify_kb.ingest.report import StopReason
 from dify_kb.models import (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from dify_kb.errors import KnowledgeError
-from dify_kb.ingest.error_classes import is_transient
+from dify_kb.ingest.error_classification import is_transient
 from dify_kb.models import IndexingStatus
 from dify_kb.resources import Datasets, Documents
 from dify_kb.transport.clock import loop_time

@@ -23,7 +23,11 @@ from dify_kb.errors import (
     SourceError,
     TransportError,
 )
-from dify_kb.ingest.error_classes import is_from_other_server, is_transient, refusal_signature
+from dify_kb.ingest.error_classification import (
+    is_from_other_server,
+    is_transient,
+    refusal_signature,
+)
 from dify_kb.ingest.journal import (
     Journal,
     JournalBusyError,

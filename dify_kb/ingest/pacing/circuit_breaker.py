@@ -23,7 +23,12 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 import anyio
 
 from dify_kb.errors import KnowledgeError
-from dify_kb.ingest.error_classes import is_call_refusal, is_transient, stop_message, stop_reason
+from dify_kb.ingest.error_classification import (
+    is_call_refusal,
+    is_transient,
+    stop_message,
+    stop_reason,
+)
 from dify_kb.transport.clock import loop_time
 
 from .upload_failures import CREATE_CALLS, GiveUpReason, UploadFailures
