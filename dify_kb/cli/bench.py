@@ -101,12 +101,12 @@ def measure(
     from dify_kb.bench.instance_benchmark import InstanceBenchmark
     from dify_kb.bench.render_instance_report import render_instance_page
 
-    from . import report_output
+    from . import benchmark_output
 
     command: CommandContext = context.obj
     plan = BenchmarkPlan.quick() if quick else BenchmarkPlan.full()
     plan = plan if concurrency is None else plan.with_max_concurrency(concurrency)
-    report_output.check_writable((html, save))
+    benchmark_output.check_writable((html, save))
     samples = (
         list(generate_documents(plan.documents))
         if folder is None
@@ -123,12 +123,12 @@ def measure(
         async with command.create_client(
             on_event=tally.record, concurrency=plan.estimate_load().at_once
         ) as client:
-            output.note(report_output.describe_measurement(client.base_url, plan))
+            output.note(benchmark_output.describe_measurement(client.base_url, plan))
             if asks and not await bulk.ask("Start?"):
                 raise KnowledgeError(
                     "Nothing was measured.", hint="Answer y to start, or pass --yes."
                 )
-            with report_output.show_progress(
+            with benchmark_output.show_progress(
                 quiet=command.quiet, plain=command.verbose
             ) as on_progress:
                 instance = InstanceBenchmark(
@@ -143,12 +143,12 @@ def measure(
         if command.json:
             output.print_json(output.to_fields(report))
         else:
-            report_output.print_instance_report(report)
-        report_output.save_file(save, results.dump_report(report) + "\n")
-        report_output.save_file(html, render_instance_page(report))
+            benchmark_output.print_instance_report(report)
+        benchmark_output.save_file(save, results.dump_report(report) + "\n")
+        benchmark_output.save_file(html, render_instance_page(report))
         return 0
 
-    command.run(main, interrupt_message=report_output.CLEANUP_NOTICE)
+    command.run(main, interrupt_message=benchmark_output.CLEANUP_NOTICE)
 
 
 @bench.command("compare")
@@ -180,7 +180,7 @@ def compare(
     from dify_kb.bench import results
     from dify_kb.bench.report_comparison import compare_reports
 
-    from .report_output import print_differences
+    from .benchmark_output import print_differences
 
     share = None if fail_on is None else _parse_percentage(fail_on)
     earlier, later = results.load_report(before), results.load_report(after)

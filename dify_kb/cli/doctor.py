@@ -15,9 +15,9 @@ from dify_kb.errors import ForbiddenError, KnowledgeError, ServerError, Unauthor
 from dify_kb.wire.version_bugs import list_version_bugs, parse_version
 
 from . import exit_codes, output
+from .benchmark_output import CLEANUP_NOTICE
 from .bulk import format_count
 from .output import DiagnosticCheck
-from .report_output import CLEANUP_NOTICE
 from .run_command import CommandContext
 
 if TYPE_CHECKING:

@@ -103,19 +103,19 @@ def evaluate(
     from dify_kb.bench.quality.evaluator import list_chunkings
     from dify_kb.bench.quality.render_quality_report import render_quality_page
 
-    from . import report_output
+    from . import benchmark_output
 
     command: CommandContext = context.obj
     inputs = _read_input(file, folder, dataset)
     chunkings = list_chunkings(chunk_size or CHUNK_SIZES, parents=not chunk_size)
     ks = sorted(set(top_k or TOP_KS))
-    report_output.check_writable((html, save))
+    benchmark_output.check_writable((html, save))
     tally = RequestCounter()
 
     async def main() -> int:
         async with command.create_client(on_event=tally.record) as client:
             output.note(_describe_evaluation(client.base_url, inputs, chunkings, ks))
-            with report_output.show_progress(
+            with benchmark_output.show_progress(
                 quiet=command.quiet, plain=command.verbose
             ) as on_progress:
                 quality = evaluator.RetrievalEvaluator(
@@ -134,12 +134,12 @@ def evaluate(
         if command.json:
             output.print_json(output.to_fields(report))
         else:
-            report_output.print_quality_report(report)
-        report_output.save_file(save, results.dump_report(report) + "\n")
-        report_output.save_file(html, render_quality_page(report))
+            benchmark_output.print_quality_report(report)
+        benchmark_output.save_file(save, results.dump_report(report) + "\n")
+        benchmark_output.save_file(html, render_quality_page(report))
         return 0
 
-    command.run(main, interrupt_message="" if dataset else report_output.CLEANUP_NOTICE)
+    command.run(main, interrupt_message="" if dataset else benchmark_output.CLEANUP_NOTICE)
 
 
 def _read_input(file: Path | None, folder: Path | None, dataset: str | None) -> EvaluationInput:

@@ -29,7 +29,7 @@ from dify_kb.errors import (
 from dify_kb.ingest.progress import format_duration
 from dify_kb.wire.version_bugs import is_older
 
-from . import completion, exit_codes, name_lookup, option_types, output, report_output
+from . import benchmark_output, completion, exit_codes, name_lookup, option_types, output
 from .datasets import iterate_datasets
 from .run_command import CommandContext
 from .stats import DatasetQueue, QueueSample, count_errors
@@ -89,7 +89,7 @@ def monitor(
     seconds = parse_duration(interval, "--interval")
     if seconds < 1:
         raise ConfigError(f"Invalid --interval: {interval!r}.", hint="Use 1s or more.")
-    report_output.check_writable((metrics_file,))
+    benchmark_output.check_writable((metrics_file,))
 
     async def main() -> int:
         async with command.create_client() as client:
@@ -102,7 +102,7 @@ def monitor(
                 return 0
             queues = {row.id: DatasetQueue(id=row.id, name=row.name) for row in found}
             watch = QueueMonitor(client=client, queues=list(queues.values()), interval=seconds)
-            file = None if metrics_file is None else report_output.MetricsFile(metrics_file)
+            file = None if metrics_file is None else benchmark_output.MetricsFile(metrics_file)
             with open_display(watch, json=command.json) as show:
 
                 def report() -> None:
@@ -339,7 +339,7 @@ def _describe_age(sample: QueueSample) -> str | None:
 
 def format_metrics(watch: QueueMonitor) -> str:
     """Return the metrics in the text format of Prometheus."""
-    families: dict[str, report_output.MetricFamily] = {
+    families: dict[str, benchmark_output.MetricFamily] = {
         "up": ("Whether the server responded to the last sample.", [({}, not watch.failure)]),
         "last_answer_timestamp_seconds": (
             "Time of the last complete sample, or of the start.",
@@ -369,4 +369,4 @@ def format_metrics(watch: QueueMonitor) -> str:
         values["oldest_waiting_seconds"].append((labels, age))
         if queue.per_minute is not None:
             values["ended_documents_per_minute"].append((labels, queue.per_minute))
-    return report_output.format_metrics("dify_kb", families)
+    return benchmark_output.format_metrics("dify_kb", families)

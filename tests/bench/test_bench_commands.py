@@ -17,7 +17,7 @@ from dify_kb import Client
 from dify_kb.bench.benchmark_plan import BenchmarkPlan
 from dify_kb.bench.benchmark_progress import ProgressStep
 from dify_kb.bench.temporary_dataset import PREFIX
-from dify_kb.cli import output, report_output
+from dify_kb.cli import benchmark_output, output
 from dify_kb.emulator import Emulator
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -205,7 +205,7 @@ def test_terminal_shows_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr(output, "err", Console(file=shown, force_terminal=True, width=90))
 
-    with report_output.show_progress(quiet=False, plain=False) as tell:
+    with benchmark_output.show_progress(quiet=False, plain=False) as tell:
         tell(ProgressStep(phase="upload", description="concurrency 4", completed_part=0.5))
         tell(ProgressStep(phase="asking", description="\x1b[2Jhybrid", completed_part=0.0))
 
@@ -214,11 +214,11 @@ def test_terminal_shows_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_terminal_each_phase_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with report_output.show_progress(quiet=False, plain=True) as tell:
+    with benchmark_output.show_progress(quiet=False, plain=True) as tell:
         for part in (0.1, 0.2):
             tell(ProgressStep(phase="upload", description=f"{part}", completed_part=part))
         tell(ProgressStep(phase="cleanup", description="deleting", completed_part=1.0))
-    with report_output.show_progress(quiet=True, plain=True) as tell:
+    with benchmark_output.show_progress(quiet=True, plain=True) as tell:
         tell(ProgressStep(phase="never", description="shown", completed_part=1.0))
 
     lines = capsys.readouterr().err.splitlines()

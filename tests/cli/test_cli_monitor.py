@@ -19,7 +19,7 @@ from rich.console import Console, Group
 
 from dify_kb import AsyncClient
 from dify_kb.cli import monitor, output
-from dify_kb.cli.report_output import MetricsFile
+from dify_kb.cli.benchmark_output import MetricsFile
 from dify_kb.cli.stats import DatasetQueue, QueueSample
 from dify_kb.emulator import Emulator, ManualClock, Settings
 
