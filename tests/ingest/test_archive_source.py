@@ -9,6 +9,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+import tracemalloc
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -281,6 +282,7 @@ def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert problems(path)["bomb.md"].startswith("zip bomb: 2,097,152 bytes in ")
     assert problems(path)["good.md"] == ""
 
+    files = {f"{number}.md": bytes(archive_formats.MIN_BOMB) for number in range(2)}
     monkeypatch.setattr(archive_formats, "MIN_UNPACKED", 1000)
     for kind in (".zip", ".tar.gz"):
         path = make(tmp_path / f"archive{kind}", files)
@@ -294,8 +296,144 @@ def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_huge_header_of_a_tar_uses_no_memory(tmp_path: Path) -> None:
     path = make_tar(tmp_path / "archive.tar", {"n" * (2 * archive_formats.MAX_HEADER): b"text"})
 
-    with pytest.raises(SourceError, match="header of 2,097,"):
+    with pytest.raises(SourceError, match="header of more than 1,048,576 bytes"):
         scan(ArchiveSource(path))
+
+
+def make_pax(kind: bytes, fields: Mapping[str, str]) -> bytes:
+    """Return a block of extended headers: of the next member (x) or of all (g)."""
+    records = b""
+    for name, value in fields.items():
+        record = f" {name}={value}\n".encode()
+        length = len(record) + len(str(len(record)))
+        length = len(record) + len(str(length))
+        records += f"{length}".encode() + record
+    return make_block(kind, len(records)) + records + bytes(-len(records) % 512)
+
+
+def make_block(kind: bytes, size: int, name: str = "a.md") -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def make_sparse(blocks: int) -> bytes:
+    """Return a sparse member whose map has this many blocks more."""
+    header = bytearray(make_block(b"S", 5))
+    header[386:482] = b"00000000001\0" * 8
+    header[482] = 1
+    header[483:495] = b"00000000005\0"
+    header[148:156] = b"        "
+    header[148:156] = b"%06o\0 " % sum(header)
+    block = b"00000000001\0" * 42 + b"\1" + bytes(7)
+    return bytes(header) + block * blocks + bytes(512) + b"hello".ljust(512, b"\0")
+
+
+MEMBER = make_block(b"0", 5) + b"hello".ljust(512, b"\0")
+END = bytes(1024)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (make_sparse(3000), "header of more than"),
+        (make_pax(b"g", {"a": "x" * 600_000}) * 2, "header of more than"),
+        (
+            make_pax(b"g", {"a": "x" * 600_000}) + MEMBER + make_pax(b"g", {"b": "x" * 600_000}),
+            "global headers of 1,200,002 bytes",
+        ),
+        (make_pax(b"x", {"size": "-1024"}), "member of -1,024 bytes"),
+    ],
+)
+def test_headers_of_a_tar_need_bounded_memory_and_time(
+    tmp_path: Path, content: bytes, problem: str
+) -> None:
+    path = tmp_path / "archive.tar.gz"
+    path.write_bytes(gzip.compress(content + MEMBER + END, 1))
+
+    with pytest.raises(SourceError, match=problem):
+        scan(ArchiveSource(path))
+
+
+@pytest.mark.parametrize("time", ["inf", "-inf", "nan", "1e300", "99999999999999999999"])
+def test_impossible_time_of_a_member_is_ignored(tmp_path: Path, time: str) -> None:
+    path = tmp_path / "archive.tar"
+    path.write_bytes(make_pax(b"x", {"mtime": time}) + MEMBER + END)
+    source = ArchiveSource(path)
+
+    assert scan(source)["a.md"].mtime_ns is None
+    source.close()
+
+
+def test_member_that_is_not_read_does_not_count_as_a_bomb(tmp_path: Path) -> None:
+    sparse = {"GNU.sparse.map": "0,5", "GNU.sparse.size": str(10**12)}
+    path = tmp_path / "archive.tar"
+    member = make_pax(b"x", sparse) + make_block(b"0", 5, "s.md") + bytes(512)
+    path.write_bytes(member + MEMBER + END)
+
+    assert problems(path) == {"s.md": "sparse file", "a.md": ""}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
+def test_member_with_a_wrong_size_uses_no_memory(tmp_path: Path, method: int) -> None:
+    """`zipfile` unpacks a block of bzip2 at once, however large it becomes."""
+    size = 16 * 1024**2
+    path = make_zip(tmp_path / "archive.zip", {"a.md": bytes(size)}, method)
+    path.write_bytes(path.read_bytes().replace(size.to_bytes(4, "little"), b"\xe8\3\0\0"))
+    source = ArchiveSource(path)
+    entry = scan(source)["a.md"]
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceError, match="Bad CRC-32"):
+            read(source, entry)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        source.close()
+
+    assert entry.size == 1000
+    assert peak < 4 * 1024**2
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_member_of_any_compression_is_read_or_damaged(tmp_path: Path, method: int) -> None:
+    content = os.urandom(100_000) + bytes(100_000)
+    path = make_zip(tmp_path / "archive.zip", {"empty.md": b"", "a.md": content}, method)
+    source = ArchiveSource(path)
+    entries = scan(source)
+    assert read(source, entries["a.md"]) == content
+    assert read(source, entries["empty.md"]) == b""
+    source.close()
+
+    data = path.read_bytes()
+    place = data.index(b"a.md") + 50_000
+    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    source = ArchiveSource(path)
+    with pytest.raises(SourceError, match=r"member 'a\.md' is damaged"):
+        read(source, scan(source)["a.md"])
+    source.close()
+
+
+def test_xz_of_several_streams_is_read(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "archive.tar", {"a.md": b"text" * 1000})
+    data = path.read_bytes()
+    path = tmp_path / "archive.tar.xz"
+    path.write_bytes(b"".join(map(lzma.compress, (data[:700], b"", data[700:]))) + bytes(8))
+    source = ArchiveSource(path)
+
+    assert read(source, scan(source)["a.md"]) == b"text" * 1000
+    source.close()
+
+
+def test_xz_with_a_huge_dictionary_is_refused(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**29}]
+    path = tmp_path / "archive.tar.xz"
+    path.write_bytes(lzma.compress(MEMBER + END, filters=filters))
+
+    with pytest.raises(SourceError, match="more than 128 MiB of memory") as raised:
+        scan(ArchiveSource(path))
+    assert "xz -d" in raised.value.hint
 
 
 def test_last_one_of_equal_names_counts(tmp_path: Path) -> None:

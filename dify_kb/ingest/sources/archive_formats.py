@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import abc
-import bz2
 import contextlib
-import gzip
-import importlib
-import lzma
 import os
 import stat
-import sys
 import tarfile
 import tempfile
 import time
@@ -22,11 +17,12 @@ from attrs import define, field, frozen
 
 from dify_kb.errors import ConfigError, SourceChangedError, SourceError
 
+from .decompress import find_compression, open_compressed, open_zip_member
 from .file_source import FilePart
 from .found_file import describe_os_error, settled_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 MAX_RATIO: Final = 100
 """Unpacked bytes per packed byte above which a member or an archive is refused as a zip bomb."""
@@ -38,7 +34,11 @@ MIN_UNPACKED: Final = 1024**3
 """Bytes of all members that every archive may have."""
 
 MAX_HEADER: Final = 1024 * 1024
-"""Bytes of a header of a tar: `tarfile` reads long names into memory."""
+"""Bytes of the headers of a member of a tar, and of those for all: `tarfile` reads them into
+memory."""
+
+MAX_TIME: Final = 2**63 // 10**9
+"""Seconds since the epoch that a journal can store in nanoseconds."""
 
 BLOCK: Final = 1024 * 1024
 
@@ -49,12 +49,6 @@ _UTF8: Final = 0x800
 _DOS: Final = 0
 _UNIX: Final = 3
 _METHODS: Final = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
-_MAGIC: Final = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\x00": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
 
 
 @frozen(kw_only=True)
@@ -139,7 +133,7 @@ class ZipArchive(Archive):
 
     def open(self, member: ArchiveMember) -> IO[bytes]:
         """Open a member; in any thread."""
-        return self._zip.open(cast("zipfile.ZipInfo", member.place))
+        return open_zip_member(self._zip, cast("zipfile.ZipInfo", member.place))
 
     def close(self) -> None:
         """Close the file."""
@@ -156,17 +150,20 @@ class TarArchive(Archive):
     def list_members(self) -> Iterator[ArchiveMember]:
         """Yield the members that are not folders, in their order."""
         token = settled_token(self.status, self.opened_at)
-        headers = cast("IO[bytes]", _HeaderReader(self.unpacked))
-        with tarfile.open(fileobj=headers, mode="r:") as tar:
+        headers = _HeaderReader(self.unpacked)
+        with tarfile.open(fileobj=cast("IO[bytes]", headers), mode="r:") as tar:
             for info in tar:
                 tar.members = []  # type: ignore[attr-defined] # or they would all stay in memory
+                headers.start_member(tar.pax_headers)
+                if info.size < 0:  # the next header would be this one
+                    raise EOFError(f"member of {info.size:,} bytes")
                 if info.isdir():
                     continue
                 yield ArchiveMember(
                     name=info.name,
                     size=info.size,
                     token=token and f"{token}.{info.offset}",
-                    mtime_ns=int(info.mtime * 1e9),
+                    mtime_ns=int(info.mtime * 1e9) if abs(info.mtime) < MAX_TIME else None,
                     place=info.offset_data,
                     refused=_describe_tar_type(info),
                     unreadable="sparse file" if info.issparse() else None,
@@ -194,13 +191,22 @@ class TarArchive(Archive):
 
 @define
 class _HeaderReader:
-    """A file of which only small blocks are read, so that a hostile header uses no memory."""
+    """A file of which only small headers are read, so that hostile ones use no memory."""
 
     _file: BinaryIO
+    _left: int = MAX_HEADER
+
+    def start_member(self, common: Mapping[str, str]) -> None:
+        """Allow to read the headers of another member, if those for all members are small."""
+        size = sum(len(name) + len(value) for name, value in common.items())
+        if size > MAX_HEADER:
+            raise EOFError(f"global headers of {size:,} bytes")
+        self._left = MAX_HEADER
 
     def read(self, size: int, /) -> bytes:
-        if size > MAX_HEADER:
-            raise EOFError(f"header of {size:,} bytes")
+        self._left -= size
+        if self._left < 0:
+            raise EOFError(f"header of more than {MAX_HEADER:,} bytes")
         return self._file.read(size)
 
     def seek(self, place: int, /) -> int:
@@ -233,12 +239,11 @@ def open_archive(path: Path, max_unpacked: int | None, require_open: Callable[[]
         limit = max_unpacked or max(MIN_UNPACKED, MAX_RATIO * path.stat().st_size)
         if path.suffix.lower() == ".zip":
             return ZipArchive(path, file, limit)
-        head = file.read(8)
-        kind = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+        kind = find_compression(file.read(8))
         file.seek(0)
         if kind is None:
             return TarArchive(path, file, limit, file)
-        with _open_compressed(path, file, kind) as packed:
+        with contextlib.closing(open_compressed(path, file, kind)) as packed:
             return TarArchive(path, file, limit, _unpack(path, packed, limit, require_open))
     except BaseException:
         file.close()
@@ -284,25 +289,6 @@ def _write(path: Path, file: IO[bytes], block: bytes) -> None:
             f"Cannot unpack {path} into {tempfile.gettempdir()}: {describe_os_error(error)}.",
             hint="Set TMPDIR to a folder with more space.",
         ) from error
-
-
-def _open_compressed(path: Path, packed: BinaryIO, kind: str) -> IO[bytes]:
-    match kind:
-        case "gzip":
-            return cast("IO[bytes]", gzip.GzipFile(fileobj=packed))
-        case "bzip2":
-            return bz2.BZ2File(packed)
-        case "xz":
-            return lzma.LZMAFile(packed)
-    try:
-        zstd = importlib.import_module("compression.zstd")
-    except ImportError:
-        raise ConfigError(
-            f"Cannot load {path}: Python {sys.version_info.major}.{sys.version_info.minor} cannot"
-            " read zstd; Python 3.14 can.",
-            hint="Unpack it (zstd -d), and load the .tar file.",
-        ) from None
-    return cast("IO[bytes]", zstd.ZstdFile(packed))
 
 
 def _decode_zip_name(info: zipfile.ZipInfo) -> str:

@@ -16,6 +16,8 @@ from unicodedata import normalize
 
 from attrs import define, evolve
 
+from dify_kb.argument_checks import check_constructor
+from dify_kb.arguments import parse_size
 from dify_kb.errors import KnowledgeError, SourceError
 
 from .archive_formats import Archive, ArchiveMember, open_archive, require_size
@@ -43,6 +45,7 @@ _UNREADABLE: Final = (
 _HINT: Final = "Copy or download it again, or unpack it and load the folder."
 
 
+@check_constructor
 class ArchiveSource(FileSource):
     """The members of a zip or tar archive, also compressed with gzip, bzip2, xz or zstd.
 
@@ -56,13 +59,20 @@ class ArchiveSource(FileSource):
 
     Args:
         path: the archive, as a path.
-        max_unpacked: bytes of all members together above which the archive is refused; default:
-            100 times its size, at least 1 GiB.
+        max_unpacked: size of all members together above which the archive is refused, in bytes or
+            as `"2GB"`; default: 100 times its size, at least 1 GiB.
+
+    Raises:
+        ConfigError: the size is invalid.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, max_unpacked: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, max_unpacked: int | str | None = None
+    ) -> None:
         self._path = Path(os.path.abspath(path))  # noqa: PTH100 -- resolve() would follow links
-        self._max_unpacked = max_unpacked
+        self._max_unpacked = (
+            None if max_unpacked is None else parse_size(max_unpacked, "max_unpacked")
+        )
         self._lock = threading.Lock()
         self._archive: Archive | None = None
         self._members: dict[str, ArchiveMember] = {}
@@ -180,7 +190,7 @@ def _list_members(archive: Archive) -> dict[str, ArchiveMember]:
         key, problem = _check_name(member.name)
         members.pop(key, None)
         members[key] = evolve(member, unreadable=problem) if problem else member
-        size += member.size
+        size += 0 if member.refused or member.unreadable else member.size
         require_size(archive.path, size, archive.max_unpacked)
     forms = {key: normalize("NFC", key) for key in members}
     if len(set(forms.values())) < len(forms):  # names that differ only in their form
