@@ -130,6 +130,7 @@ if TYPE_CHECKING:
         Unset,
     )
     from .resources import Events, Pager
+    from .sync import DeleteMode, SyncAction, SyncChange, SyncReport, SyncState
     from .transport import AttemptEvent, OnAttempt
 
 __version__ = "0.1.0"
@@ -152,6 +153,7 @@ __all__ = [
     "CreatedDocument",
     "Dataset",
     "DatasourceType",
+    "DeleteMode",
     "DisplayStatus",
     "DisplayStatusName",
     "DocForm",
@@ -240,6 +242,10 @@ __all__ = [
     "StopReason",
     "StoredFile",
     "SummaryIndexSetting",
+    "SyncAction",
+    "SyncChange",
+    "SyncReport",
+    "SyncState",
     "Table",
     "Tag",
     "TechniqueName",
@@ -267,6 +273,7 @@ _HOMES = {
     "ingest.sources.git_source": "GitSource",
     "ingest.sources.url_list": "UrlList",
     "resources": "Events Pager",
+    "sync": "DeleteMode SyncAction SyncChange SyncReport SyncState",
     "blocking": "Client",
     "transport": "AttemptEvent OnAttempt",
 }

@@ -13,6 +13,7 @@ import attrs
 
 from .argument_checks import check_arguments
 from .client_methods import ClientMethods
+from .client_sync_methods import ClientSyncMethods
 from .config import (
     DEFAULT_CONCURRENCY,
     Config,
@@ -44,7 +45,7 @@ EMULATOR_PREFIX = "emulator:"
 
 
 @check_arguments
-class AsyncClient(ClientMethods):
+class AsyncClient(ClientMethods, ClientSyncMethods):
     """An asynchronous client of one Dify server.
 
     Use it as a context manager, `async with AsyncClient(url, key) as client`, or call `aclose` at

@@ -277,9 +277,13 @@ class ClientMethods:
         Raises:
             KnowledgeError: raised by the iteration, as by `load`.
         """
-        from .ingest import iter_results
+        from .ingest import LoadOptions, iter_results
 
-        return iter_results(functools.partial(self._load, dataset_id, source), locals())
+        return iter_results(
+            functools.partial(self._load, dataset_id, source),
+            locals(),
+            LoadOptions.from_arguments,
+        )
 
     async def _load(
         self,

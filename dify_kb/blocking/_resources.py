@@ -161,6 +161,9 @@ class BlockingClientBase:
     ping = make_blocking(AsyncClient.ping)
     load = make_blocking(AsyncClient.load)
     load_iter = make_blocking_iterator(AsyncClient.load_iter)
+    sync = make_blocking(AsyncClient.sync)
+    diff = make_blocking(AsyncClient.diff)
+    sync_iter = make_blocking_iterator(AsyncClient.sync_iter)
 
     @property
     def datasets(self) -> Datasets:

@@ -59,8 +59,19 @@ class StopReason(enum.StrEnum):
     DEADLINE = "deadline"
     JOURNAL = "journal"
     DATASET_DELETED = "dataset_deleted"
+    SOURCE_MISSING = "source_missing"
+    """The source of a sync, or a file that it must contain, does not exist."""
+
+    SOURCE_EMPTY = "source_empty"
+    """The source of a sync contains no file, but its dataset has documents of it."""
+
     NO_FILES = "no_files"
     """The folders contain no file that the patterns include: probably a wrong path or pattern."""
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command line for a run that stopped."""
+        return _EXIT_CODES[self]
 
 
 _EXIT_CODES: Mapping[StopReason, int] = {
@@ -75,6 +86,8 @@ _EXIT_CODES: Mapping[StopReason, int] = {
     StopReason.JOURNAL: 8,
     # As with a revoked permission, a person has to act on the server first.
     StopReason.DATASET_DELETED: 4,
+    StopReason.SOURCE_MISSING: 7,
+    StopReason.SOURCE_EMPTY: 7,
     StopReason.NO_FILES: 1,
 }
 
@@ -160,7 +173,7 @@ class LoadReport:
     def exit_code(self) -> int:
         """The exit code of the command line: that of `stopped`, else 3 if files failed, else 0."""
         if self.stopped is not None:
-            return _EXIT_CODES[self.stopped]
+            return self.stopped.exit_code
         return 0 if self else 3
 
     def failures(self) -> Iterator[ItemResult]:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 import anyio
 from attrs import define, field
 
-from .load_options import LoadOptions
 from .report import ItemResult, LoadReport
 
 if TYPE_CHECKING:
     from .progress import LoadEvent
 
 T = TypeVar("T")
+Opt = TypeVar("Opt")
 
 MAX_BUFFERED = 256
 """Unconsumed results at which the load pauses sending."""
@@ -110,13 +110,15 @@ class Results(Generic[T]):
 
 
 def iter_results(
-    start_load: Callable[[LoadOptions], Coroutine[Any, Any, LoadReport]],
+    start_load: Callable[[Opt], Coroutine[Any, Any, LoadReport]],
     arguments: Mapping[str, Any],
+    create_options: Callable[[Mapping[str, Any]], Opt],
 ) -> Results[ItemResult]:
     """Return the results of a load, which starts with the iteration.
 
     Args:
-        start_load: runs the load with the options created from `arguments`.
+        start_load: runs the load or sync with the options.
+        create_options: creates these from `arguments`.
     """
 
     async def run_load(buffer: ResultBuffer[ItemResult]) -> LoadReport:
@@ -125,9 +127,7 @@ def iter_results(
                 buffer.put(event)
 
         return await start_load(
-            LoadOptions.from_arguments(
-                {**arguments, "on_event": put, "pause": buffer.wait_for_space}
-            )
+            create_options({**arguments, "on_event": put, "pause": buffer.wait_for_space})
         )
 
     return Results(run_load)

@@ -195,7 +195,8 @@ class Uploader:
             indexing_technique=self.dataset.indexing_technique or UNSET,
             doc_form=self.doc_form or self.dataset.doc_form or UNSET,
             process_rule=rule,
-            duplicate=not (self.swaps and file.planned.replaces is not None),
+            # False even without a known document: another client may have made one meanwhile.
+            duplicate=not self.swaps,
         )
 
 

@@ -25,6 +25,7 @@ class JournalState(enum.StrEnum):
     | failed | a failed document, or none: refused | none; with `retry_failed`, send the file |
     | stalled | the document; indexing stopped | look it up; with `retry_failed`, create it again |
     | emptied | a document without chunks: its replacement failed | send the file first |
+    | trashed | a document that a sync has disabled or archived, as its file is gone | send it |
     """
 
     WAITING = "waiting"
@@ -34,6 +35,7 @@ class JournalState(enum.StrEnum):
     FAILED = "failed"
     STALLED = "stalled"
     EMPTIED = "emptied"
+    TRASHED = "trashed"
 
 
 @frozen(kw_only=True)

@@ -18,6 +18,7 @@ Otherwise the action depends on the row, and on whether content and chunking set
 |---|---|---|
 | sending (no response known) | look up, then follow | look up, then send |
 | waiting (not sent) | as an enabled one above | as an enabled one above |
+| trashed (by a sync) | as a disabled one above | as a disabled one above |
 | accepted | follow | look up until indexed, then send |
 | done | unchanged, or assign metadata | as an enabled one above |
 | failed | failed | as an enabled one above |
@@ -184,7 +185,8 @@ def plan_file(  # noqa: PLR0911 -- the rows of the table
         return _plan_by_document(
             evolve(first, is_first=True), evolve(options, on_existing="overwrite")
         )
-    if row.state is JournalState.WAITING or not rule or not is_unchanged(row):
+    is_sent = row.state not in {JournalState.WAITING, JournalState.TRASHED}
+    if not (is_sent and rule and is_unchanged(row)):
         changed = _plan_by_document(first, options)
         if row.state in {JournalState.ACCEPTED, JournalState.STALLED} and isinstance(
             changed, PlannedFile

@@ -125,6 +125,24 @@ class Planner:
                 decided = await anyio.to_thread.run_sync(self._plan_pages, batch)
             else:
                 decided = [_require_lookup(planned) for planned in decided]
+        self.record_changes()
+        return decided
+
+    def plan_known(
+        self,
+        found: Sequence[FoundFile],
+        rows: Mapping[str, JournalRow],
+        documents: Mapping[str, RemoteDocument],
+    ) -> list[PlannedFile | ItemResult]:
+        """Return the plans of files whose rows and documents are given by key. Blocking."""
+        unchanged = _find_unchanged(found, rows)
+        return [
+            self._plan_file(item, rows.get(item.key), documents.get(item.key), unchanged)
+            for item in found
+        ]
+
+    def record_changes(self) -> None:
+        """Record the tokens and labels that changed although the files did not."""
         for content in self._changed_tokens:
             if content.token is not None:
                 self.journal.update_token(content.file.key, content.token)
@@ -132,7 +150,6 @@ class Planner:
         for key, labels in self._changed_labels.items():
             self.journal.update_labels(key, str(labels))
         self._changed_labels.clear()
-        return decided
 
     def _plan_pages(
         self, batch: Sequence[FoundFile | ItemResult]
@@ -152,7 +169,14 @@ class Planner:
             else {}
         )
         return [
-            self._plan_file(item, rows.get(item.key), remote, unchanged)
+            self._plan_file(
+                item,
+                rows.get(item.key),
+                remote.get(item.name)
+                if self._is_listed
+                else remembered_document(rows.get(item.key)),
+                unchanged,
+            )
             if isinstance(item, FoundFile)
             else item
             for item in page
@@ -162,14 +186,14 @@ class Planner:
         self,
         found: FoundFile,
         row: JournalRow | None,
-        remote: Mapping[str, RemoteDocument],
+        remote: RemoteDocument | None,
         unchanged: AbstractSet[str],
     ) -> PlannedFile | ItemResult:
         metadata = self.metadata.collect(found)
         planned = plan_file(
             found,
             row,
-            remote.get(found.name) if self._is_listed else _remembered_document(row),
+            remote,
             self.options,
             is_unchanged=lambda before: (
                 self._is_same(found, before, unchanged)
@@ -252,7 +276,7 @@ def _find_unchanged(found: Iterable[FoundFile], rows: Mapping[str, JournalRow]) 
     return same
 
 
-def _remembered_document(row: JournalRow | None) -> RemoteDocument | None:
+def remembered_document(row: JournalRow | None) -> RemoteDocument | None:
     """Return the document recorded in the journal, assumed to be enabled and indexed."""
     if row is None or row.document_id is None:
         return None

@@ -143,6 +143,10 @@ class Scanner:
             named,
         )
 
+    def excludes(self, key: str) -> bool:
+        """Return whether the patterns exclude an item."""
+        return not self._included(key) or self._excluded(key) or self._is_sidecar(key)
+
     def check_item(self, item: Item, *, explicit: bool = False) -> FoundFile | ItemResult | None:
         """Return the file to load for an item, or its result if it is not loaded.
 
@@ -151,7 +155,7 @@ class Scanner:
         Args:
             explicit: whether the item is a file that was named explicitly.
         """
-        if not self._included(item.key) or self._excluded(item.key) or self._is_sidecar(item.key):
+        if self.excludes(item.key):
             return None
         format_ = self._format(item.key, named=True)
         if item.path is not None:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import (
     AsyncIterable,
@@ -107,6 +108,10 @@ class SourceReader:
     batches: Batches
     counted: bool = False
     totals: CountTotals | None = None
+    exists: Callable[[ScanRules, Collection[str]], Collection[str]] = lambda _, __: ()
+    """Returns which of these keys the source contains although the rules leave them out.
+    Blocking."""
+
     prepare: Callable[[], object] = lambda: None
     """Downloads what a scan needs, before anything is sent. Blocking."""
 
@@ -146,6 +151,7 @@ async def _reader(
         None,
         lambda rules: _check_items(_iter_blocking(everything), rules, explicit=explicit),
         totals=None if known is None else partial(_count_items, known, explicit),
+        exists=_find_excluded,
     )
 
 
@@ -157,6 +163,7 @@ def _file_source_reader(sources: Sequence[FileSource]) -> SourceReader:
         lambda rules: iter_in_thread(_iter_entries(sources, ignored, rules), lambda _: 0),
         counted=True,
         totals=lambda rules, stop: _sum(_iter_entries(sources, ignored, rules), stop),
+        exists=lambda _, keys: _find_entries(sources, keys),
         prepare=partial(_prepare_sources, sources, ignored),
         close=partial(_close_sources, sources),
     )
@@ -197,6 +204,16 @@ def _iter_entries(
                 yield seen.reject_repeated(checked)
 
 
+def _find_entries(sources: Sequence[FileSource], keys: Collection[str]) -> Collection[str]:
+    wanted = set(keys)
+    return {
+        key
+        for source, label in zip(sources, _label_sources(sources), strict=True)
+        for entry in source.scan()
+        if (key := f"{label}{entry.key}") in wanted
+    }
+
+
 def _label_sources(sources: Sequence[FileSource]) -> Sequence[str]:
     """Return the prefix of the keys of each source; equal labels get a hash of the identity."""
     if len(sources) == 1:
@@ -217,7 +234,9 @@ async def _stream_reader(elements: AsyncIterator[Element]) -> SourceReader:
     first = [element async for element in _first(elements)]
     if first and isinstance(first[0], Item):
         return SourceReader(
-            None, lambda rules: _check_items(_chain(first, elements), rules, explicit=False)
+            None,
+            lambda rules: _check_items(_chain(first, elements), rules, explicit=False),
+            exists=_find_excluded,
         )
     paths = [*first, *[element async for element in elements]]
     return await run_in_thread(_path_reader, paths)
@@ -238,7 +257,31 @@ def _path_reader(
         lambda rules: _scan_batches(roots, rules),
         counted=True,
         totals=partial(count_source, roots),
+        exists=lambda _, keys: [key for key in keys if _exists_below(roots, key)],
     )
+
+
+def _find_excluded(rules: ScanRules, keys: Collection[str]) -> Collection[str]:
+    """Return the keys that the patterns exclude: a collection has no other files to look for."""
+    scanner = Scanner.from_rules(rules)
+    return [key for key in keys if scanner.excludes(key)]
+
+
+def _exists_below(roots: Sequence[ScanRoot], key: str) -> bool:
+    for root in roots:
+        if root.key is not None:
+            paths = [root.path] if root.key == key else []
+        else:
+            below = key.removeprefix(root.label) if key.startswith(root.label) else None
+            # On disk, a name may have another Unicode form than its key.
+            paths = [
+                root.path / unicodedata.normalize(form, below)
+                for form in ("NFC", "NFD")
+                if below is not None
+            ]
+        if any(os.path.lexists(path) for path in paths):
+            return True
+    return False
 
 
 async def _scan_batches(

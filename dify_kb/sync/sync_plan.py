@@ -1,0 +1,514 @@
+"""Decide what a sync does with each file and each document. Pure, but for reading files.
+
+| file | row | document | action |
+|---|---|---|---|
+| new | none | none of that name | add |
+| new, with the content of a file that is gone | none | none of that name | rename |
+| new | none | one of that name that is not ours | keep; with `adopt`, same if the size fits |
+| found | any | its own | as a load: same, update, or finish an earlier upload |
+| found | any | its own, disabled or archived, file changed | keep |
+| found | done | deleted by a person | add; with `respect_deletes`, keep |
+| found | trashed | disabled by this sync | add: enabled again, and updated if it changed |
+| refused by a rule, such as an empty one | any | its own | keep |
+| exists, but left out by the patterns | any | its own | keep; with `delete_excluded`, delete |
+| gone | any | its own | delete |
+| gone | any | none | forget the row |
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from attrs import define, evolve, field, frozen
+
+from dify_kb.errors import SourceError
+from dify_kb.ingest.journal import JournalRow, JournalState
+from dify_kb.ingest.planning.file_plan import (
+    ARCHIVED_BY_HAND,
+    DISABLED_BY_HAND,
+    PlannedAction,
+    PlannedFile,
+)
+from dify_kb.ingest.report import ItemResult, Outcome
+from dify_kb.ingest.sources.file_content import read_content
+from dify_kb.ingest.sources.found_file import FoundFile
+from dify_kb.models import Document
+
+from .dataset_documents import DatasetDocuments, Ownership, get_kept_metadata, may_be_sent_by
+from .sync_options import SyncOptions
+from .sync_report import SyncAction, SyncChange
+
+NAME_TAKEN = "a document of this name was not made by this sync; adopt=True (--adopt) takes it over"
+OTHER_SYNC = "its document belongs to another sync; pass id={!r} (--id {})"
+OTHER_SIZE = "a document of this name was not made by this sync, and has another size"
+DELETED_BY_HAND = "its document was deleted by hand (respect_deletes)"
+EXCLUDED = "left out by the patterns; delete_excluded=True (--delete-excluded) deletes its document"
+NEW_NAME_KEPT = "renamed to {}, which is kept back"
+RESTORED = "its document was taken out of retrieval by an earlier sync"
+METADATA = "metadata"
+EDITED_BY_HAND = "edited by hand; sync without protect_edits (--protect-edits) overwrites it"
+KEEP_ALL = "its file is gone; delete='keep' (--delete keep)"
+SUPERSEDED = "an older or unfinished version"
+
+
+@frozen(kw_only=True)
+class Deletion:
+    """A document to delete. `row` is that of its file, None for a leftover."""
+
+    key: str
+    document_id: str
+    row: JournalRow | None
+    document: Document | None = None
+    """The document as listed; None if it was not."""
+
+    reason: str | None = None
+    counts: bool = True
+    """Whether it counts for the limit of deletes: not a version of a file that is kept."""
+
+
+@frozen(kw_only=True)
+class Rename:
+    """A file that was renamed: `row` is that of its old key, `document` the old document."""
+
+    old_key: str
+    key: str
+    row: JournalRow
+    document: Document | None
+
+
+@define(kw_only=True)
+class SyncPlan:
+    """What a sync does."""
+
+    files: list[PlannedFile | ItemResult] = field(factory=list)
+    """What the load executes."""
+
+    changes: list[SyncChange] = field(factory=list)
+    renames: list[Rename] = field(factory=list)
+    deletions: list[Deletion] = field(factory=list)
+    restored: list[JournalRow] = field(factory=list)
+    """The rows whose documents are enabled again before the files are sent."""
+
+    adopted: list[JournalRow] = field(factory=list)
+    """The rows of documents that are taken over."""
+
+    moved: list[tuple[str, str]] = field(factory=list)
+    """Old and new keys of files whose document has the same name."""
+
+    forgotten: list[str] = field(factory=list)
+    """The keys of rows without a document."""
+
+    held: str | None = None
+    """Why no document is deleted."""
+
+    foreign: int = 0
+    conflicts: int = 0
+    owned: int = 0
+    same: int = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (
+            self.changes
+            or any(isinstance(one, PlannedFile) for one in self.files)
+            or self.restored
+            or self.adopted
+            or self.moved
+            or self.forgotten
+        )
+
+    def affected_names(self) -> set[str]:
+        """Return the names whose documents must be known before the plan is carried out."""
+        rows = [*self.restored, *(rename.row for rename in self.renames)]
+        rows += [deletion.row for deletion in self.deletions if deletion.row is not None]
+        names = {row.name for row in rows}
+        return names | {one.name for one in self.files if isinstance(one, PlannedFile)}
+
+
+@define(kw_only=True)
+class SyncDecider:
+    """Creates the plan from the files found, the rows and the documents of the dataset."""
+
+    options: SyncOptions
+    sync_id: str
+    documents: DatasetDocuments
+    ownership: Ownership
+    rows: Mapping[str, JournalRow]
+    plan_files: Callable[..., list[PlannedFile | ItemResult]]
+    find_existing: Callable[[Collection[str]], Collection[str]]
+    now: float
+    plan: SyncPlan = field(factory=SyncPlan)
+    _digests: dict[str, bytes | None] = field(factory=dict)
+
+    def decide(self, items: Sequence[FoundFile | ItemResult]) -> SyncPlan:
+        """Return the plan for all files of the source. Blocking: may read files."""
+        rows = dict(self.rows)
+        keys = {item.key for item in items}
+        found = {item.key: item for item in items if isinstance(item, FoundFile)}
+        gone = {key: row for key, row in rows.items() if key not in keys}
+        self._move_keys(found, rows, gone)
+        self._adopt(found, rows)
+        restored = self._restore(found, rows)
+        kept, renames = self._keep_named(found, rows), self._match_renames(found, rows, gone)
+        self._decide_files(items, rows, kept, renames, restored)
+        self._decide_gone(gone, renames)
+        self._add_leftovers()
+        self._add_foreign()
+        self.plan.owned = sum(row.document_id is not None for row in rows.values())
+        return self.plan
+
+    # Files whose rows change before they are planned
+
+    def _move_keys(
+        self,
+        found: Mapping[str, FoundFile],
+        rows: dict[str, JournalRow],
+        gone: dict[str, JournalRow],
+    ) -> None:
+        """Move the rows of keys that changed although the name of the document did not."""
+        by_name = {row.name: row for row in gone.values()}
+        for key, file in found.items():
+            row = None if key in rows else by_name.get(file.name)
+            if row is not None:
+                rows[key] = evolve(row, key=key)
+                del rows[row.key], gone[row.key]
+                self.plan.moved.append((row.key, key))
+
+    def _adopt(self, found: Mapping[str, FoundFile], rows: dict[str, JournalRow]) -> None:
+        """Add the rows of documents that are taken over: made by an interrupted run, or asked."""
+        for key, file in found.items():
+            if key in rows:
+                continue
+            document = self._find_adoptable(file)
+            if document is None or (content := self._digest(file)) is None:
+                continue
+            stored = document.upload_file
+            rows[key] = JournalRow(
+                key=key,
+                name=file.name,
+                size=file.size,
+                token=None,
+                content=content,
+                rule=self.options.load.chunking_fingerprint,
+                labels="",
+                state=JournalState.DONE
+                if document.indexing_status.is_final
+                else JournalState.ACCEPTED,
+                attempts=1,
+                sent_at=self.now,
+                previous=None,
+                document_id=document.id,
+                batch=None,
+                upload_file_id=stored.id if stored else None,
+                reason=None,
+            )
+            self.plan.adopted.append(rows[key])
+
+    def _find_adoptable(self, file: FoundFile) -> Document | None:
+        for document in self._foreign(file.name):
+            stored = document.upload_file
+            if stored is None or stored.size != file.size:
+                continue
+            if "sync_source" in document.metadata_values:
+                continue
+            interrupted = self.options.state == "base" and document.created_from == "api"
+            if self.options.adopt or interrupted:
+                return document
+        return None
+
+    def _restore(
+        self, found: Mapping[str, FoundFile], rows: dict[str, JournalRow]
+    ) -> Collection[str]:
+        """Plan to enable the documents again that an earlier sync has taken out of retrieval."""
+        restored = set[str]()
+        for key in found:
+            row = rows.get(key)
+            if row is None or row.state is not JournalState.TRASHED:
+                continue
+            rows[key] = evolve(row, state=JournalState.DONE, reason=None)
+            if self.documents.find_own(row) is not None:
+                self.plan.restored.append(row)
+                restored.add(key)
+        return restored
+
+    def _keep_named(
+        self, found: Mapping[str, FoundFile], rows: Mapping[str, JournalRow]
+    ) -> dict[str, str]:
+        """Return the reason for each file that must not be sent, by key."""
+        kept: dict[str, str] = {}
+        for key, file in found.items():
+            row = rows.get(key)
+            own = self.documents.find_own(row)
+            if own is not None or not self.documents.knows(file.name):
+                continue
+            foreign = self._foreign(file.name)
+            if row is not None and row.state is JournalState.SENDING:
+                foreign = [one for one in foreign if not may_be_sent_by(row, one)]
+                others = self._foreign(file.name)
+                if len(others) > len(foreign):  # the load looks for its document among them
+                    continue
+            elif row is not None and row.state is JournalState.DONE and self._respects(row):
+                kept[key] = DELETED_BY_HAND
+                continue
+            if foreign:
+                self.plan.conflicts += 1
+                kept[key] = self._describe_foreign(foreign[0])
+        return kept
+
+    def _respects(self, row: JournalRow) -> bool:
+        return self.options.respect_deletes and row.document_id is not None
+
+    def _describe_foreign(self, document: Document) -> str:
+        source = document.metadata_values.get("sync_source")
+        if isinstance(source, str) and ":" in source:
+            other = source.partition(":")[0]
+            return OTHER_SYNC.format(other, other)
+        return OTHER_SIZE if self.options.adopt else NAME_TAKEN
+
+    def _foreign(self, name: str) -> list[Document]:
+        named = self.documents.find_by_name(name)
+        return [one for one in named if self.ownership.is_foreign(one)]
+
+    # Renames
+
+    def _match_renames(
+        self,
+        found: Mapping[str, FoundFile],
+        rows: Mapping[str, JournalRow],
+        gone: Mapping[str, JournalRow],
+    ) -> dict[str, JournalRow]:
+        """Return the row of the old key for each renamed file, by its new key."""
+        by_size = defaultdict[int, list[JournalRow]](list)
+        for row in gone.values():
+            has_document = self.documents.find_own(row) is not None
+            if row.state is JournalState.DONE and row.content and has_document:
+                by_size[row.size].append(row)
+        renames: dict[str, JournalRow] = {}
+        if not by_size:
+            return renames
+        for key in sorted(found):
+            file, known = found[key], rows.get(key)
+            candidates = by_size.get(file.size, [])
+            if not candidates or (known is not None and known.state not in _UNFINISHED):
+                continue
+            content = self._digest(file)
+            same = [old for old in candidates if old.content == content]
+            if same:
+                best = max(same, key=lambda old: (_base_name(old.key) == _base_name(key), old.key))
+                candidates.remove(best)
+                renames[key] = best
+        return renames
+
+    def _digest(self, file: FoundFile) -> bytes | None:
+        if file.key not in self._digests:
+            try:
+                content = read_content(file)
+            except SourceError:  # sending it reports the error
+                self._digests[file.key] = None
+            else:
+                content.close()
+                self._digests[file.key] = content.digest
+        return self._digests[file.key]
+
+    # Files
+
+    def _decide_files(
+        self,
+        items: Sequence[FoundFile | ItemResult],
+        rows: Mapping[str, JournalRow],
+        kept: Mapping[str, str],
+        renames: dict[str, JournalRow],
+        restored: Collection[str],
+    ) -> None:
+        found = [item for item in items if isinstance(item, FoundFile) and item.key not in kept]
+        known = {item.key: rows[item.key] for item in found if item.key in rows}
+        own = {
+            key: evolve(document, enabled=True, archived=False) if key in restored else document
+            for key, row in known.items()
+            if (document := self.documents.find_own(row)) is not None
+        }
+        decided = {one.key: one for one in map(_Keyed, self.plan_files(found, known, own))}
+        for item in items:
+            if item.key in kept and isinstance(item, FoundFile):
+                self._keep(item.key, rows.get(item.key), kept[item.key], item)
+            elif isinstance(item, ItemResult):
+                self._decide_refused(item, rows.get(item.key))
+            else:
+                self._decide_planned(
+                    decided[item.key].planned, rows.get(item.key), renames, restored
+                )
+
+    def _decide_refused(self, item: ItemResult, row: JournalRow | None) -> None:
+        self.plan.files.append(item)
+        if item.outcome is Outcome.FAILED:
+            self._change(SyncAction.FAIL, item.key, reason=item.reason)
+        elif row is not None and self.documents.find_own(row) is not None:
+            self._change(SyncAction.KEEP, item.key, row.document_id, reason=item.reason)
+        else:
+            self._change(SyncAction.SKIP, item.key, reason=item.reason)
+
+    def _decide_planned(
+        self,
+        planned: PlannedFile | ItemResult,
+        row: JournalRow | None,
+        renames: dict[str, JournalRow],
+        restored: Collection[str],
+    ) -> None:
+        key = planned.key if isinstance(planned, ItemResult) else planned.found.key
+        old = renames.get(key)
+        if isinstance(planned, ItemResult):
+            self._decide_result(planned, row, restored)
+            return
+        document = self.documents.find(None if row is None else row.document_id)
+        if old is not None:
+            document = self.documents.find(old.document_id)
+        if document is not None and planned.action is not PlannedAction.ASSIGN_METADATA:
+            planned = evolve(planned, kept_metadata=get_kept_metadata(document))
+        if self.options.state == "base":
+            planned = evolve(
+                planned, sync_id=self.sync_id, sync_rule=self.options.load.chunking_fingerprint
+            )
+        self.plan.files.append(planned)
+        if old is not None:
+            self.plan.renames.append(Rename(old_key=old.key, key=key, row=old, document=document))
+            self._change(SyncAction.RENAME, key, old.document_id, old_key=old.key)
+            return
+        replaces = planned.replaces is not None or (row is not None and row.previous is not None)
+        reason = METADATA if planned.action is PlannedAction.ASSIGN_METADATA else None
+        action = SyncAction.UPDATE if replaces or reason else SyncAction.ADD
+        self._change(action, key, row.document_id if row else None, reason=reason)
+
+    def _decide_result(
+        self, result: ItemResult, row: JournalRow | None, restored: Collection[str]
+    ) -> None:
+        document_id = row.document_id if row else None
+        self.plan.files.append(result)
+        if result.outcome is Outcome.FAILED:
+            self._change(SyncAction.FAIL, result.key, document_id, reason=result.reason)
+        elif result.outcome is Outcome.SKIPPED:
+            self._change(SyncAction.KEEP, result.key, document_id, reason=result.reason)
+        elif result.key in restored:
+            self._change(SyncAction.ADD, result.key, document_id, reason=RESTORED)
+        else:
+            self.plan.same += 1
+
+    def _keep(self, key: str, row: JournalRow | None, reason: str, file: FoundFile) -> None:
+        self._change(SyncAction.KEEP, key, row.document_id if row else None, reason=reason)
+        self.plan.files.append(
+            ItemResult(
+                key=key, name=file.name, outcome=Outcome.SKIPPED, reason=reason, size=file.size
+            )
+        )
+
+    # Documents whose file is gone
+
+    def _decide_gone(
+        self, gone: Mapping[str, JournalRow], renames: Mapping[str, JournalRow]
+    ) -> None:
+        renamed = {rename.old_key for rename in self.plan.renames}
+        blocked = {row.key: key for key, row in renames.items() if row.key not in renamed}
+        existing = set(self.find_existing(list(gone)))
+        for key in sorted(gone):
+            row = gone[key]
+            if key in renamed:
+                continue
+            document_id = self._find_gone_document(row)
+            if document_id is None:
+                self.plan.forgotten.append(key)
+            elif row.state is JournalState.TRASHED:
+                self._decide_trashed(row, document_id)
+            elif key in blocked:
+                reason = NEW_NAME_KEPT.format(blocked[key])
+                self._change(SyncAction.KEEP, key, document_id, reason=reason)
+            elif key in existing and not self.options.delete_excluded:
+                self._change(SyncAction.KEEP, key, document_id, reason=EXCLUDED)
+            else:
+                self._delete(Deletion(key=key, document_id=document_id, row=row))
+
+    def _find_gone_document(self, row: JournalRow) -> str | None:
+        """Return the id of the document of a file that is gone; None if there is none."""
+        if row.state is JournalState.SENDING:
+            for document in self._foreign(row.name):
+                if may_be_sent_by(row, document):
+                    return document.id
+        own = self.documents.find_own(row)
+        return None if own is None else own.document_id
+
+    def _decide_trashed(self, row: JournalRow, document_id: str) -> None:
+        age = self.options.empty_trash
+        since = float(row.reason) if row.reason else self.now
+        if age is not None and self.now - since >= age:
+            reason = "in the trash for longer than empty_trash"
+            self._delete(Deletion(key=row.key, document_id=document_id, row=row, reason=reason))
+
+    def _delete(self, deletion: Deletion) -> None:
+        if self.options.delete == "keep" and deletion.counts:
+            self._change(SyncAction.KEEP, deletion.key, deletion.document_id, reason=KEEP_ALL)
+            return
+        document = self.documents.find(deletion.document_id)
+        if document is not None and self.options.delete in {"disable", "archive"}:
+            off = DISABLED_BY_HAND if not document.enabled else ARCHIVED_BY_HAND
+            if deletion.reason is None and (not document.enabled or document.is_archived):
+                self._change(SyncAction.KEEP, deletion.key, document.id, reason=off)
+                return
+        self.plan.deletions.append(evolve(deletion, document=document))
+        self._change(SyncAction.DELETE, deletion.key, deletion.document_id, reason=deletion.reason)
+
+    def _add_leftovers(self) -> None:
+        for document in self.ownership.leftovers:
+            self._delete(
+                Deletion(
+                    key=document.name,
+                    document_id=document.id,
+                    row=None,
+                    reason=SUPERSEDED,
+                    counts=False,
+                )
+            )
+
+    def _add_foreign(self) -> None:
+        deleted = {deletion.document_id for deletion in self.plan.deletions}
+        adopted = {row.document_id for row in self.plan.adopted}
+        for document in self.documents:
+            if document.id in deleted or document.id in adopted:
+                continue
+            if self.ownership.is_foreign(document):
+                self.plan.foreign += 1
+                self._change(SyncAction.FOREIGN, document.name, document.id)
+
+    def _change(
+        self,
+        action: SyncAction,
+        key: str,
+        document_id: str | None = None,
+        *,
+        old_key: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        self.plan.changes.append(
+            SyncChange(
+                action=action, key=key, document_id=document_id, old_key=old_key, reason=reason
+            )
+        )
+
+
+_UNFINISHED = frozenset({
+    JournalState.WAITING, JournalState.SENDING, JournalState.ACCEPTED,
+})  # fmt: skip
+"""The states of a renamed file whose upload was interrupted."""
+
+
+@frozen
+class _Keyed:
+    planned: PlannedFile | ItemResult
+
+    @property
+    def key(self) -> str:
+        planned = self.planned
+        return planned.key if isinstance(planned, ItemResult) else planned.found.key
+
+
+def _base_name(key: str) -> str:
+    return key.rpartition("/")[2]
