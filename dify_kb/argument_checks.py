@@ -244,7 +244,7 @@ def _read_literal(known: tuple[Any, ...]) -> _Type:
     def find_error(value: object, name: str) -> Exception | None:
         if value in known:
             return None
-        return ConfigError(f"Invalid {name} {value!r}.", hint=f"Expected {expected}.")
+        return ConfigError(f"Invalid {name} {value!r}.", hint=f"Pass {expected}.")
 
     return _Type(("a string",), lambda value: isinstance(value, str), find_error)
 

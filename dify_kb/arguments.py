@@ -33,7 +33,7 @@ def parse_duration(value: Duration, name: str = "duration") -> float:
         seconds = value
     if not 0 <= seconds <= timedelta.max.total_seconds():
         raise ConfigError(
-            f"Invalid duration {value!r} for {name}.", hint="Expected 90, 90s, 30m, 2h or 1d."
+            f"Invalid duration {value!r} for {name}.", hint="Pass 90s, 30m, 2h or 1d."
         )
     return float(seconds)
 
@@ -76,9 +76,7 @@ def parse_size(value: int | str, name: str = "size", *, default_unit: int = 1) -
     factor = default_unit if unit == "" else _SIZE_UNITS.get(unit, 0)
     size = int(float(match[1]) * factor) if match else 0
     if size < 1:
-        raise ConfigError(
-            f"Invalid size {value!r} for {name}.", hint="Expected 15MB, 500kB or 1.5GiB."
-        )
+        raise ConfigError(f"Invalid size {value!r} for {name}.", hint="Pass 15MB, 500kB or 1.5GiB.")
     return size
 
 

@@ -293,14 +293,14 @@ class Config:
         if not base_url:
             raise ConfigError(
                 "Missing server address.",
-                hint="Pass base_url (--url) or set DIFY_BASE_URL, e.g. https://dify.example/v1, or"
-                " select a profile (--profile); emulator:PATH starts the embedded server.",
+                hint="Pass base_url= (--url), set DIFY_BASE_URL, e.g. https://dify.example/v1, or"
+                " use a profile; emulator:FILE starts the embedded server.",
             )
         base_url = _normalize_url(base_url)
         if not api_key:
             raise ConfigError(
                 f"Missing API key for {base_url}.",
-                hint="Pass a knowledge key (dataset-…) as api_key (--api-key), or set"
+                hint="Pass a knowledge key (dataset-…) as api_key= (--api-key), or set"
                 " DIFY_API_KEY.",
             )
         if not api_key.isascii() or not api_key.isprintable() or " " in api_key:

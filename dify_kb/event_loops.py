@@ -39,7 +39,7 @@ def check_loop_name(name: str | None) -> None:
         ConfigError: the name is unknown, or uvloop is not installed.
     """
     if name not in {None, "asyncio", "uvloop"}:
-        raise ConfigError(f"Invalid loop {name!r}.", hint="Expected asyncio or uvloop.")
+        raise ConfigError(f"Invalid loop {name!r}.", hint="Pass asyncio or uvloop.")
     if name == "uvloop":
         try:
             import uvloop  # noqa: F401 -- imported when the loop starts

@@ -284,7 +284,7 @@ def _parse_profile(path: Path, name: str, table: object) -> Profile:
 def _require_text(path: Path, key: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ConfigError(
-            f"Invalid value of {key!r} in {path}.", hint="Expected a text in quotes, not empty."
+            f"Invalid value of {key!r} in {path}.", hint="Pass a text in quotes, not empty."
         )
     return value
 

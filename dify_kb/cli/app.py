@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -18,7 +19,7 @@ from typer.main import get_command, get_group
 from dify_kb.errors import ConfigError, KnowledgeError
 from dify_kb.profiles import load_ca_file
 
-from . import completion, exit_codes, option_types
+from . import completion, exit_codes, option_types, usage_errors
 from .command_line import PROGRAM_OPTIONS, hoist_program_options
 from .output_streams import guard_output, set_quiet
 from .run_command import CommandContext, Invocation
@@ -191,21 +192,35 @@ def _run(invocation: Invocation) -> int:
     arguments = invocation.arguments
     try:
         with exit_codes.print_warnings():
-            _build_program()(list(arguments), prog_name=completion.PROGRAM, obj=invocation)
-    except KnowledgeError as error:
-        from . import output
-
-        code = exit_codes.exit_code_for(error)
-        error.hint = invocation.complete_hint(error.hint)
-        output.print_error(error)
-        if "--json" in arguments:
-            output.print_json(
-                {"type": "error", "error": error.summary, "hint": error.hint, "exit": code}
+            code: object = _build_program()(
+                list(arguments),
+                prog_name=completion.PROGRAM,
+                standalone_mode=False,
+                obj=invocation,
             )
-        return code
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else exit_codes.GENERAL_ERROR
-    return 0
+            return code if isinstance(code, int) else 0
+    except usage_errors.ParserError as error:
+        if usage_errors.is_help(error):
+            error.show()  # type: ignore[attr-defined]  # its class is that of typer's version
+            return exit_codes.USAGE_ERROR
+        return _print_error(invocation, usage_errors.describe_usage_error(error, arguments))
+    except KnowledgeError as error:
+        return _print_error(invocation, error)
+    except (typer.Abort, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+
+
+def _print_error(invocation: Invocation, error: KnowledgeError) -> int:
+    from . import output
+
+    code = exit_codes.exit_code_for(error)
+    error.hint = invocation.complete_hint(error.hint)
+    output.print_error(error)
+    if "--json" in invocation.arguments:
+        output.print_json(
+            {"type": "error", "error": error.summary, "hint": error.hint, "exit": code}
+        )
+    return code
 
 
 @cache
@@ -264,5 +279,5 @@ def _print_version() -> None:
 def _parse_header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        raise ConfigError(f"Invalid header {text!r} for --header.", hint="Expected NAME:VALUE.")
+        raise ConfigError(f"Invalid header {text!r} for --header.", hint="Pass NAME:VALUE.")
     return name.strip(), value.strip()

@@ -206,7 +206,7 @@ def compare(
 def _parse_percentage(text: str) -> float:
     number = option_types.parse_number(text.strip().removesuffix("%"))
     if number is None or number < 0:
-        raise ConfigError(f"Invalid percentage {text!r} for --fail-on.", hint="Expected 10%.")
+        raise ConfigError(f"Invalid percentage {text!r} for --fail-on.", hint="Pass 10%.")
     return number / 100
 
 

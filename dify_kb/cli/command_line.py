@@ -31,7 +31,7 @@ _LISTS = ("--files-from", "--urls-from")
 LOCAL_COMMANDS = ("journal", "guide", "emulator", "external", "bench compare", "bench --save")
 """Commands that do not use the server of the global options."""
 
-_SUGGESTED_COMMAND = re.compile(rf"(`dify-kb)(?= (?!{'|'.join(LOCAL_COMMANDS)}))")
+_SUGGESTED_COMMAND = re.compile(rf"(`dify-kb)(?= (?!{'|'.join(LOCAL_COMMANDS)}|[^`]*--help`))")
 _DATASET_ID = re.compile(r"--dataset [0-9a-f]{8}-[0-9a-f-]{27}\b")
 
 

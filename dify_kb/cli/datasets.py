@@ -263,7 +263,7 @@ def _parse_model(text: str | None) -> ModelRef | Unset:
     if not (provider and colon and model):
         raise ConfigError(
             f"Invalid model {text!r} for --embedding.",
-            hint="Expected PROVIDER:MODEL, as `dify-kb models list` shows it.",
+            hint="Pass PROVIDER:MODEL, as `dify-kb models list` shows it.",
         )
     return dify_kb.ModelRef(provider=provider, model=model)
 

@@ -241,7 +241,7 @@ async def resolve_conditions(
 def _parse_condition(text: str) -> ParsedCondition:
     match = _CONDITION.fullmatch(text.strip())
     if match is None:
-        raise _condition_error(text, "Expected FIELD OPERATOR VALUE.")
+        raise _condition_error(text, "Pass FIELD OPERATOR VALUE.")
     word = match["sign"] or " ".join(match["word"].split())
     operator = ComparisonOperator(_ALIASES.get(word, word))
     if not operator.is_known:
@@ -330,7 +330,7 @@ def _convert_value(text: str, field: MetadataField) -> str | float:
     if value is None or (field.type == MetadataType.TIME and value < _EARLIEST_TIME):
         raise ConfigError(
             f"Invalid time {text!r} for field {field.name!r}.",
-            hint="Expected 2024-12-31, 2024-12-31T18:00+01:00 or seconds since 1970.",
+            hint="Pass 2024-12-31, 2024-12-31T18:00+01:00 or seconds since 1970.",
         )
     return value
 

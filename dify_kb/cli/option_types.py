@@ -109,7 +109,7 @@ def parse_range(option: str, text: str) -> int | tuple[int, int]:
     if not 1 <= low <= high <= MAX_CONCURRENCY:
         raise ConfigError(
             f"Invalid value {text!r} for {option}.",
-            hint=f"Expected a number from 1 to {MAX_CONCURRENCY}, or a range like 2-16.",
+            hint=f"Pass a number from 1 to {MAX_CONCURRENCY}, or a range like 2-16.",
         )
     return (low, high) if match and match[2] else low
 
@@ -163,7 +163,7 @@ def _parse_metadata_source(source: str, keep_front_matter: bool) -> MetadataSour
             return dify_kb.FileTimes()
     raise ConfigError(
         f"Invalid source {source!r} for --metadata-from.",
-        hint="Expected auto, path:PATTERN, front-matter, sidecar, table:FILE or mtime.",
+        hint="Pass auto, path:PATTERN, front-matter, sidecar, table:FILE or mtime.",
     )
 
 
@@ -174,7 +174,7 @@ def _parse_pair(option: str, pair: str) -> tuple[str, str | int | float]:
     if not equals or not name:
         raise ConfigError(
             f"Invalid pair {pair!r} for {option}.",
-            hint="Expected NAME=TEXT, or NAME:=JSON for a number.",
+            hint="Pass NAME=TEXT, or NAME:=JSON for a number.",
         )
     return name, _parse_json_value(option, name, text) if is_json else text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as _json
+import re
 import sys
 from collections.abc import (
     AsyncIterable,
@@ -14,7 +15,7 @@ from collections.abc import (
     Sequence,
 )
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from attrs import asdict, frozen
 from rich.console import Console
@@ -23,18 +24,40 @@ from rich.text import Text
 from dify_kb.errors import KnowledgeError, escape_text
 
 from .output_streams import is_quiet
-from .table_layout import NAME_COLUMNS, TEXT_COLUMNS, TableFormat
+from .table_layout import NAME_COLUMNS, TEXT_COLUMNS, TableFormat, wrap_message
 
 T = TypeVar("T")
 
 MAX_CELL_TEXT = 60
 """The length of a text in a table, in characters."""
 
+_PARAMETER = re.compile(r"\b\w+=\w* \((--[\w-]+(?: [A-Z]+)?)\)")
+"""A parameter in Python, with the option that stands for it: `journal= (--journal)`."""
+
 MAX_LISTED_FAILURES = 20
 """The number of failed files listed without --json."""
 
-out = Console(soft_wrap=True, highlight=False, markup=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+class MessageConsole(Console):
+    """A console that wraps messages between words on a terminal, and never in a pipe."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print texts as messages, and other objects as rich does."""
+        if self.is_terminal:
+            objects = tuple(map(self._wrap, objects))
+        super().print(*objects, **options)
+
+    def _wrap(self, value: object) -> object:
+        if isinstance(value, str):
+            return wrap_message(value, self.width)
+        if isinstance(value, Text) and len(value) > self.width:  # its label has the spans
+            wrapped = wrap_message(value.plain, self.width)
+            return Text(wrapped, style=value.style, spans=value.spans)
+        return value
+
+
+out = MessageConsole(soft_wrap=True, highlight=False, markup=False)
+err = MessageConsole(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
 def escape(text: str) -> str:
@@ -127,10 +150,15 @@ def print_details(kind: str, value: object, cells: Mapping[str, object], *, json
         print_table(("", ""), cells.items())
 
 
+def name_options(text: str) -> str:
+    """Return a message with the options of the program, without the parameters in Python."""
+    return _PARAMETER.sub(r"\1", text)
+
+
 def print_error(error: KnowledgeError) -> None:
     """Print an error and its hint on stderr."""
-    err.print(Text(f"error: {escape(error.summary)}", style="red"))
-    err.print(f"next:  {escape(error.hint or 'See dify-kb --help.')}")
+    err.print(Text(f"error: {escape(name_options(error.summary))}", style="red"))
+    err.print(f"next:  {escape(name_options(error.hint) or 'Run `dify-kb --help`.')}")
 
 
 def print_table(
@@ -206,6 +234,6 @@ def print_check(check: DiagnosticCheck, *, json: bool) -> None:
         return
     style = {"ok": "green", "warning": "yellow", "failed": "red"}[check.status]
     text = Text(f"{check.status:8}", style=style).append(f"{check.check}: ", style="bold")
-    out.print(text.append(escape(check.detail), style="not bold"))
+    out.print(text.append(escape(name_options(check.detail)), style="not bold"))
     if check.remedy:
-        out.print(f"        next: {escape(check.remedy)}")
+        out.print(f"        next: {escape(name_options(check.remedy))}")

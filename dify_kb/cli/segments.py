@@ -287,7 +287,7 @@ def _parse_segment(number: int, line: str) -> NewSegment:
         )
     raise ConfigError(
         f"Invalid chunk in line {number} of --from: {line[:60]!r}.",
-        hint='Expected a JSON string or {"content": "…"} in each line.',
+        hint='Pass a JSON string or {"content": "…"} in each line.',
     )
 
 

@@ -28,6 +28,12 @@ MIN_SHORTENED_WITHOUT_ID = 16
 """The same once the id has a line of its own. Below it, each value gets a line."""
 
 INDENT = "  "
+
+_MESSAGE_LABEL = re.compile(
+    r"(?:error: |next:  |warning: |note: |ok  +|\s+next: |\s*failed +|\s+)?"
+)
+_COMMAND_LINE = re.compile(r"\s+(?:dify-kb|export) ")
+_QUOTED_COMMAND = re.compile(r"`[^`]*`")
 _NUMBER = re.compile(r"-|[+-]?[\d.,]+( ?[KMG]iB| bytes|%| %)?")
 
 
@@ -157,6 +163,25 @@ def wrap_words(text: str, width: int, *, breaks_wide: bool = False) -> Iterator[
             word = word[len(part) :]  # noqa: PLW2901 -- its rest
         line = word
     yield line
+
+
+def wrap_message(text: str, width: int) -> str:
+    """Return a message in lines of at most `width` cells, wrapped between words.
+
+    Commands, in a line of their own or in backquotes, stay in one line, so that they can be copied.
+    """
+    lines: list[str] = []
+    for line in text.split("\n"):
+        if cell_len(line) <= width or _COMMAND_LINE.match(line):
+            lines.append(line)
+            continue
+        label = match[0] if (match := _MESSAGE_LABEL.match(line)) else ""
+        words = _QUOTED_COMMAND.sub(
+            lambda quoted: quoted[0].replace(" ", "\0"), line.removeprefix(label)
+        )
+        rest = list(wrap_words(words, width - len(label)))
+        lines += [f"{label}{rest[0]}", *(f"{' ' * len(label)}{part}" for part in rest[1:])]
+    return "\n".join(lines).replace("\0", " ")
 
 
 def _join(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:

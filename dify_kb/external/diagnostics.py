@@ -131,7 +131,7 @@ class _EndpointCheck:
                 check="retrieval",
                 status="warning",
                 detail=f"{self.query!r} finds nothing, so no records were checked",
-                remedy="Pass a query that has results (--query).",
+                remedy="Pass another query= (--query) that has results.",
             )
         detail = f"{len(records)} record{'s' * (len(records) > 1)} accepted by Dify"
         return Finding(check="retrieval", status="ok", detail=detail)

@@ -41,7 +41,7 @@ def _validate_choice(*known: str) -> Callable[[object, Attribute[Any], Any], Non
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
         if value not in known:
             raise ConfigError(
-                f"Invalid {attribute.name} {value!r}.", hint=f"Expected {_join_choices(known)}."
+                f"Invalid {attribute.name} {value!r}.", hint=f"Pass {_join_choices(known)}."
             )
 
     return check

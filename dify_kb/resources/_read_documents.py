@@ -83,7 +83,7 @@ def _parse_status(value: DisplayStatus | DisplayStatusName | Unset) -> DisplaySt
     if not status.is_known:
         raise ConfigError(
             f"Invalid status {str(status)!r}.",
-            hint=f"Expected one of {', '.join(DisplayStatus)}.",
+            hint=f"Pass one of {', '.join(DisplayStatus)}.",
         )
     return status
 

@@ -18,8 +18,8 @@ _WRONG_NAME = (
     "Use the host name of the certificate in the server address, or replace the certificate.",
 )
 _TRUST_HINT = (
-    "Pass an SSL context with the server's certificate authority as ssl (--ca FILE, or ca in the"
-    " profile)."
+    "Pass an SSL context with the server's certificate authority as ssl= (--ca FILE), or set ca in"
+    " the profile."
 )
 
 _CERTIFICATE_PROBLEMS: Mapping[int, tuple[str, str]] = {
@@ -118,7 +118,7 @@ def _describe_connect_error(error: Exception, base_url: str) -> tuple[str, str, 
         case aiohttp.ClientConnectorDNSError():
             hint = f"Check the host name of the {'proxy' if is_proxy else 'server address'}."
         case _ if is_proxy:
-            hint = "Check proxy (--proxy), or HTTPS_PROXY and HTTP_PROXY with trust_env."
+            hint = "Check proxy= (--proxy), or HTTPS_PROXY and HTTP_PROXY with trust_env."
     return peer, reason, hint
 
 

@@ -23,7 +23,7 @@ def choose_proxy(proxy: str | None, base_url: str, *, trust_env: bool) -> str | 
         ConfigError: the address is invalid, or its scheme is neither `http` nor `https`.
     """
     if proxy is not None:
-        return _check_proxy(proxy, "proxy (--proxy)")
+        return _check_proxy(proxy, "proxy= (--proxy)")
     if not trust_env:
         return None
     server, variables = urlsplit(base_url), getproxies()

@@ -71,10 +71,10 @@ def test_conditions_are_parsed(text: str, name: str, operator: str, value: objec
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("", "Expected FIELD OPERATOR VALUE. Operators: "),
-        ("year", "Expected FIELD OPERATOR VALUE. Operators: "),
-        (">= 2", "Expected FIELD OPERATOR VALUE. Operators: "),
-        ("team like infra", "Expected FIELD OPERATOR VALUE. Operators: "),
+        ("", "Pass FIELD OPERATOR VALUE. Operators: "),
+        ("year", "Pass FIELD OPERATOR VALUE. Operators: "),
+        (">= 2", "Pass FIELD OPERATOR VALUE. Operators: "),
+        ("team like infra", "Pass FIELD OPERATOR VALUE. Operators: "),
         ("year => 2024", "Unknown operator '=>'. Operators: "),
         ("year =< 2024", "Unknown operator '=<'. Operators: "),
         ("year <> 2024", "Unknown operator '<>'. Operators: "),

@@ -84,22 +84,22 @@ def test_command_line_is_quoted_without_secrets() -> None:
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
-        (["load", "", "--dataset", "d"], "'PATH'"),
-        (["load", "docs", "", "--dataset", "d"], "'PATH'"),
-        (["load", "docs", "--dataset", "d", "--journal="], "'--journal'"),
-        (["load", "docs", "--dataset", "d", "--log-file", ""], "'--log-file'"),
+        (["load", "", "--dataset", "d"], "for PATH"),
+        (["load", "docs", "", "--dataset", "d"], "for PATH"),
+        (["load", "docs", "--dataset", "d", "--journal="], "for --journal"),
+        (["load", "docs", "--dataset", "d", "--log-file", ""], "for --log-file"),
         (["documents", "create", "", "--dataset", "d"], "empty path"),
-        (["segments", "create", "--dataset", "d", "--document", "a", "--from", ""], "'--from'"),
+        (["segments", "create", "--dataset", "d", "--document", "a", "--from", ""], "for --from"),
         (["journal", "show", ""], "empty path"),
         (["journal", "export", ""], "empty path"),
-        (["bench", "--corpus", ""], "'--corpus'"),
-        (["bench", "--save", ""], "'--save'"),
-        (["bench", "compare", "", "b.json"], "'BEFORE'"),
-        (["bench", "corpus", ""], "'DIR'"),
-        (["eval", ""], "'QUERIES'"),
-        (["emulator", "--db", ""], "'--db'"),
-        (["external", "serve", ""], "'FOLDER'"),
-        (["datasets", "list", "--ca", ""], "'--ca'"),
+        (["bench", "--corpus", ""], "for --corpus"),
+        (["bench", "--save", ""], "for --save"),
+        (["bench", "compare", "", "b.json"], "for BEFORE"),
+        (["bench", "corpus", ""], "for DIR"),
+        (["eval", ""], "for QUERIES"),
+        (["emulator", "--db", ""], "for --db"),
+        (["external", "serve", ""], "for FOLDER"),
+        (["datasets", "list", "--ca", ""], "for --ca"),
     ],
 )
 def test_an_empty_path_is_a_usage_error(
@@ -110,7 +110,7 @@ def test_an_empty_path_is_a_usage_error(
 
     assert code == 2
     assert name in err
-    assert "empty path. Check the shell variable in it." in err
+    assert "empty path.\nnext:  Check the shell variable in it." in err
     assert not emulator.history
 
 

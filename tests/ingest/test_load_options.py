@@ -98,7 +98,7 @@ def test_an_invalid_option_is_rejected_with_the_valid_ones() -> None:
     with pytest.raises(ConfigError, match="Invalid wait 'later'") as raised:
         LoadOptions.from_arguments({"wait": "later"})
 
-    assert raised.value.hint == "Expected accepted, indexed or verified."
+    assert raised.value.hint == "Pass accepted, indexed or verified."
 
 
 @pytest.mark.parametrize(

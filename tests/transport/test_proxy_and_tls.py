@@ -85,7 +85,7 @@ async def test_an_unknown_certificate_is_refused_with_the_remedy(
             await client.datasets.list()
 
     assert "SSL context" in caught.value.hint
-    assert "(--ca FILE, or ca in the profile)" in caught.value.hint
+    assert "as ssl= (--ca FILE), or set ca in the profile" in caught.value.hint
     assert KEY not in str(caught.value)
 
 

@@ -14,6 +14,7 @@ from unicodedata import normalize
 
 from attrs import define, field, frozen
 
+from dify_kb.argument_checks import check_constructor
 from dify_kb.errors import ConfigError, KnowledgeError
 from dify_kb.ingest.sources.file_content import read_stream
 from dify_kb.ingest.sources.file_source import FileSource, SourceEntry
@@ -153,6 +154,7 @@ def _read_beginning(path: str) -> bytes:
         return file.read(MAX_SIDECAR + 1)
 
 
+@check_constructor
 @frozen
 class Table:
     """A table with one row per file: CSV with a header, or JSON Lines (`.jsonl`).
@@ -270,7 +272,7 @@ class TableRows:
     def _error(self, line: int, problem: str) -> ConfigError:
         return ConfigError(
             f"Invalid table {self.path}: line {line} {problem}.",
-            hint="Expected CSV with a header and a column `key`, or JSON Lines (.jsonl).",
+            hint="Pass CSV with a header and a column `key`, or JSON Lines (.jsonl).",
         )
 
 

@@ -85,7 +85,7 @@ class Rate:
 def _rate_error(value: object) -> ConfigError:
     return ConfigError(
         f"Invalid rate {value!r}: expected N/s, N/min or N/h.",
-        hint="Examples: 100/min, 5/s, 1000/h.",
+        hint="Pass 100/min, 5/s or 1000/h.",
     )
 
 
