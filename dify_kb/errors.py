@@ -40,6 +40,10 @@ class JournalError(KnowledgeError):
     """Raised if a load's journal is in use, damaged, of a newer version, or not writable."""
 
 
+class ArchiveError(KnowledgeError):
+    """Raised if an archive is damaged, incomplete, in use, or of a newer format."""
+
+
 class TransportError(KnowledgeError):
     """Raised if a request has no readable response.
 

@@ -110,6 +110,14 @@ class Connection:
             async for response in responses:
                 yield response
 
+    async def download(self, url: str, allowed: Timeout) -> bytes | None:
+        """Return the file at a signed link; see `HTTPSession.download`.
+
+        Raises:
+            ConfigError: as `open`.
+        """
+        return await (await self.open()).download(url, allowed)
+
     async def open(self) -> HTTPSession:
         """Return the session; open it first if necessary.
 

@@ -169,6 +169,31 @@ class HTTPSession:
                 error, call.endpoint.name, delivered=True, is_answered=is_answered
             )
 
+    async def download(self, url: str, allowed: Timeout) -> bytes | None:
+        """Return the file at a signed link, requested without the API key; None if it is refused.
+
+        Redirects are not followed.
+
+        Raises:
+            TransportError: the host cannot be reached, or the connection was lost.
+        """
+        is_answered = False
+        try:
+            with anyio.fail_after(allowed.connect + allowed.answer):
+                async with self._http.get(
+                    URL(url, encoded=True),
+                    headers={"User-Agent": _USER_AGENT},
+                    allow_redirects=False,
+                    timeout=_client_timeout(allowed.connect, allowed.progress),
+                ) as response:
+                    is_answered = True
+                    return await response.read() if response.ok else None
+        except _FOREIGN_ERRORS as error:
+            cause = None if isinstance(error, aiohttp.ClientResponseError) else error
+            raise convert_error(
+                error, "file link", url.partition("?")[0], delivered=False, is_answered=is_answered
+            ) from cause
+
     def _request(
         self,
         call: Call[Any],
