@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -20,12 +21,12 @@ class Progress:
 
     `found` counts the files scanned so far; the scan has ended once `scanned` is True. `total` and
     `total_bytes` are counted ahead of the scan; None while unknown. Of the files found, `to_send`
-    have to be uploaded, `accepted` were accepted by the server, `ended` have an outcome and
-    `failed` failed. `bytes` is the size of the accepted files, `bytes_done` that of all files with
-    an outcome, in this run or an earlier one. `eta` is the estimated time left in seconds; None
-    while unknown. `in_flight` uploads wait for a response. `settling` files are looked up on the
-    server or held until they may be sent again. `paused` is the error because of which uploads are
-    paused, `stopped` the reason why the run ends early.
+    have to be uploaded, `accepted` were accepted by the server, `ended` have an outcome other than
+    `pending`, and `failed` failed, stalled or are unknown. `bytes` is the size of the accepted
+    files, `bytes_done` that of the files that have ended, in this run or an earlier one. `eta` is
+    the estimated time left in seconds; None while unknown. `in_flight` uploads wait for a response.
+    `settling` files are looked up on the server or held until they may be sent again. `paused` is
+    the error because of which uploads are paused, `stopped` the reason why the run ends early.
     """
 
     found: int
@@ -51,6 +52,9 @@ LoadEvent = Progress | ItemResult
 OnLoadEvent = Callable[[LoadEvent], None]
 """A callback for events; called in the loop thread, must not block."""
 
+
+_NOT_SENT = (Outcome.UNCHANGED, Outcome.PENDING)
+_CONNECTION_ERROR = re.compile(r"\S+: cannot connect to (\S+) \((.+?)\)\.?")
 
 TROUBLE_LIFETIME = 60.0
 """Seconds after which a failed request is no longer shown: the longest pause before a retry."""
@@ -85,7 +89,7 @@ class RateMeter:
             if math.isfinite(self._last_increase):
                 self._interval = now - self._last_increase
             self._last_increase = now
-        if not self._samples or now - self._samples[-1][0] >= 1:
+        if len(self._samples) < 2 or now - self._samples[-1][0] >= 1:  # noqa: PLR2004 -- the first stays
             self._samples.append((now, count))
         else:
             self._samples[-1] = (self._samples[-1][0], count)
@@ -112,7 +116,10 @@ class ProgressState:
     counts: Counter[Outcome] = field(factory=Counter)
     progress: Progress | None = None
     sent_ended: int = 0
-    """Files that were sent, in this run or an earlier one, and have an outcome."""
+    """Files that were sent, in this run or an earlier one, and have ended."""
+
+    indexed: int = 0
+    """Files of these whose document the server had accepted: at most as many as `accepted`."""
 
     on_change: Callable[[ProgressState], None] = lambda _: None
     """Called after each new count, and each response of the server."""
@@ -134,8 +141,10 @@ class ProgressState:
             self.on_change(self)
         else:
             self.counts[event.outcome] += 1
-            self.sent_ended += event.attempts > 0 and event.outcome is not Outcome.UNCHANGED
-        self._indexed.record(now, self.sent_ended)
+            was_sent = event.attempts > 0 and event.outcome not in _NOT_SENT
+            self.sent_ended += was_sent
+            self.indexed += was_sent and event.document_id is not None
+        self._indexed.record(now, self.indexed)
 
     def record_attempt(self, event: AttemptEvent) -> None:
         """Record the response or failure of an endpoint."""
@@ -180,10 +189,9 @@ class ProgressState:
         if progress is not None and progress.stopped is not None:
             return f"stopping ({progress.stopped}); finishing uploads in flight"
         if progress is not None and progress.paused is not None:
-            return f"waiting for the server: {progress.paused}"
+            return _describe_wait(progress.paused)
         if trouble is not None:
-            reason = _TROUBLE_REASONS.get(trouble.failure_kind or "", "{error}")
-            return f"waiting: {reason.format(status=trouble.status, error=trouble.error)}"
+            return _describe_trouble(trouble)
         silence = self._silent_seconds()
         if silence >= SILENCE_THRESHOLD:
             return f"no response for {silence:.0f} s"
@@ -203,10 +211,13 @@ class ProgressState:
     def __str__(self) -> str:
         if self.progress is None:
             return "No files loaded yet."
-        more = "" if self.progress.scanned else " so far"
+        ended, total = self.progress.ended, self.total
+        unindexed = self.progress.accepted - self.indexed
+        counts = format_counts({**self.counts, Outcome.PENDING: 0})
         return (
-            f"{self.progress.found:,} files found{more}: {self.progress.accepted:,} uploaded;"
-            f" {format_counts(self.counts) or 'none finished'}."
+            f"{ended:,} of {f'{total:,}' if total is not None else f'{self.progress.found:,}+'}"
+            f" files finished{f': {counts}' if counts else ''}"
+            f"{f'; {unindexed:,} more uploaded, not indexed yet' if unindexed > 0 else ''}."
         )
 
     def _latest_trouble(self) -> AttemptEvent | None:
@@ -224,9 +235,23 @@ class ProgressState:
         return self._clock() - self._silent_since
 
 
+def _describe_trouble(trouble: AttemptEvent) -> str:
+    reason = _TROUBLE_REASONS.get(trouble.failure_kind or "")
+    if reason is None:
+        return _describe_wait(trouble.error or "")
+    return f"waiting: {reason.format(status=trouble.status)}"
+
+
+def _describe_wait(error: str) -> str:
+    """Return what a load waits for: `waiting for http://dify.example/v1: connection refused`."""
+    if refused := _CONNECTION_ERROR.match(error):
+        return f"waiting for {refused[1]}: {refused[2]}"
+    return f"waiting for the server: {error}"
+
+
 def format_counts(counts: Mapping[Outcome, int]) -> str:
     """Return the nonzero counts by outcome, as `3 added, 1 failed`."""
-    return ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in Outcome if counts[outcome])
+    return ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in Outcome if counts.get(outcome))
 
 
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")

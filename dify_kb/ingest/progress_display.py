@@ -58,8 +58,18 @@ def progress_display(
     elif plain or not console.is_terminal:
         yield _PlainLines(console)
     else:
-        with _ProgressBars(console) as bars:
-            yield _PhaseBars(bars)
+        bars = _ProgressBars(console)
+        show_phases = _PhaseBars(bars)
+
+        def show_bars(state: ProgressState) -> None:
+            show_phases(state)
+            if state.progress is not None:  # else an error of the options or the journal may follow
+                bars.start()
+
+        try:
+            yield show_bars
+        finally:
+            bars.stop()
 
 
 @contextmanager
@@ -69,6 +79,13 @@ def watch_load() -> Iterator[ProgressState]:
     with progress_display(Console(stderr=True, soft_wrap=True, highlight=False)) as show:
         state.on_change = show
         yield state
+
+
+def _list_parts(state: ProgressState) -> dict[str, str]:
+    parts = progress_parts(state)
+    if state.progress is not None and state.progress.failed:
+        parts["failed"] = f"{state.progress.failed:,} failed"
+    return parts
 
 
 def _join_parts(parts: Mapping[str, str], width: int) -> str:
@@ -98,9 +115,7 @@ class _PlainLines:
             return
         self._hold_reason, self._printed = hold_reason, now
         reason = escape_text(state.wait_reason)
-        parts = progress_parts(state)
-        if progress.failed:
-            parts["failed"] = f"{progress.failed:,} failed"
+        parts = _list_parts(state)
         if not reason:
             parts["rate"] = f"{state.index_rate or state.upload_rate:.1f}/s"
         elapsed = f"{now - self._started:5.0f} s  "
@@ -113,7 +128,8 @@ class _RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         rate: float = task.fields["rate"]()
-        return Text(f"{rate:>7.1f}/s" if task.completed else " " * 9)
+        is_shown = task.completed and not (task.finished and rate == 0)
+        return Text(f"{rate:>7.1f}/s" if is_shown else " " * 9)
 
 
 class _ProgressBars(Bars):
@@ -145,7 +161,7 @@ class _ProgressBars(Bars):
         if self.state is not None:
             elapsed = f"{self.tasks[0].elapsed or 0:.0f} s  "
             width = self._target.width - MARGIN - len(elapsed)
-            line = f"{elapsed}{_join_parts(progress_parts(self.state), width)}"
+            line = f"{elapsed}{_join_parts(_list_parts(self.state), width)}"
             yield Text(line, no_wrap=True, overflow="ellipsis")
         yield from super().get_renderables()
         if self.state is not None and (reason := self.state.wait_reason):
@@ -167,12 +183,12 @@ class _PhaseBars:
             return
         self._bars.state = state
         self._show(self._upload, progress.accepted, state.to_send, lambda: state.upload_rate)
-        self._show(self._index, state.sent_ended, state.to_send, lambda: state.index_rate)
+        self._show(self._index, state.indexed, state.to_send, lambda: state.index_rate)
 
     def _show(
         self, phase: TaskID, completed: int, total: int | None, rate: Callable[[], float]
     ) -> None:
-        self._bars.update(phase, completed=completed, total=total, rate=rate)
+        self._bars.update(phase, completed=completed, total=total, rate=rate, visible=total != 0)
 
 
 class _NotebookBars:

@@ -103,7 +103,7 @@ def test_first_signal_finishes_uploads_and_prints_resume_command(
     assert process.returncode == code
     assert "Finishing uploads in flight" in err
     assert "Traceback" not in err
-    assert re.search(r"Interrupted\. 30 files found.*: \d+ uploaded;", err)
+    assert re.search(r"Interrupted\. \d+ of 30 files finished", err)
     reached = states()
     assert JournalState.SENDING not in reached
     emulator.faults.clear()

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -17,7 +18,7 @@ from dify_kb import AsyncClient, AttemptEvent, ItemResult, Outcome, Progress
 from dify_kb.emulator import Emulator
 from dify_kb.ingest import progress, progress_display
 from dify_kb.ingest.engine import run
-from dify_kb.ingest.progress import ProgressState
+from dify_kb.ingest.progress import ProgressState, progress_parts
 
 FULL = Progress(
     found=10,
@@ -47,12 +48,15 @@ def test_counts_include_results_after_the_last_progress_event() -> None:
     assert str(state) == "No files loaded yet."
 
     state.add(FULL)
-    state.add(ItemResult(key="a", outcome=Outcome.ADDED, attempts=1))
+    state.add(ItemResult(key="a", outcome=Outcome.ADDED, attempts=1, document_id="1"))
     state.add(ItemResult(key="b", outcome=Outcome.UNCHANGED, attempts=1))
     state.add(ItemResult(key="c", outcome=Outcome.SKIPPED))
 
     assert state.sent_ended == 1
-    assert str(state) == "10 files found so far: 5 uploaded; 1 added, 1 unchanged, 1 skipped."
+    assert str(state) == (
+        "3 of 10+ files finished: 1 added, 1 unchanged, 1 skipped;"
+        " 4 more uploaded, not indexed yet."
+    )
     assert state.to_dict()["accepted"] == 5
 
 
@@ -203,6 +207,96 @@ def test_files_of_an_earlier_run_are_not_expected_to_be_sent() -> None:
     assert (state.total, state.to_send) == (1500, 1100)
 
 
+def test_pending_and_rejected_files_are_not_counted_as_indexed() -> None:
+    """The bars agree with the report: never more indexed than uploaded."""
+    state = ProgressState()
+    for outcome, document_id in (
+        (Outcome.ADDED, "1"),
+        (Outcome.FAILED, "2"),
+        (Outcome.FAILED, None),
+        (Outcome.PENDING, None),
+        (Outcome.PENDING, "3"),
+    ):
+        state.add(ItemResult(key="a", outcome=outcome, attempts=1, document_id=document_id))
+
+    assert (state.sent_ended, state.indexed) == (3, 2)
+
+
+def test_a_short_load_has_a_rate() -> None:
+    now = 0.0
+    state = ProgressState(clock=lambda: now)
+    for accepted in range(10):
+        now = accepted / 10
+        state.add(evolve(FULL, accepted=accepted))
+
+    assert state.upload_rate == pytest.approx(9)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            "documents.list: cannot connect to http://dify.example/v1 (connection refused).",
+            "waiting for http://dify.example/v1: connection refused",
+        ),
+        ("the server returned 503", "waiting for the server: the server returned 503"),
+    ],
+)
+def test_an_outage_is_described_by_address_and_reason(error: str, expected: str) -> None:
+    state = ProgressState()
+    state.add(evolve(FULL, paused=error))
+    assert state.wait_reason == expected
+    state = ProgressState()
+    state.record_attempt(evolve(CREATE, failure_kind="connect", error=error))
+    assert state.wait_reason == expected
+
+
+def test_bars_are_drawn_with_the_first_progress_and_without_files_to_send_not_at_all() -> None:
+    """An error of the options or the journal is not preceded by empty bars."""
+    console, text = create_console(terminal=True)
+    with progress_display.progress_display(console) as display:
+        display(ProgressState())
+    assert text.getvalue() == ""
+
+    state = ProgressState()
+    state.add(evolve(FULL, scanned=True, found=3, ended=3, to_send=0, accepted=0, failed=0))
+    with progress_display.progress_display(console) as display:
+        display(state)
+    assert "3/3 files" in text.getvalue()
+    assert "0/0" not in text.getvalue()
+    assert "upload" not in text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("faults", "limits"),
+    [
+        ([], {}),
+        (["413"], {}),
+        (["413 x9"], {"max_failures": 2}),
+        ([], {"deadline": 1e-9}),
+    ],
+)
+async def test_the_last_progress_agrees_with_the_report(
+    client: AsyncClient, emulator: Emulator, folder: Path, faults: list[str], limits: dict[str, Any]
+) -> None:
+    for number in range(20):
+        (folder / f"{number}.md").write_text("text")
+    emulator.faults.plan("documents.create_by_file", faults)
+    dataset = await client.datasets.create("d", indexing_technique="economy")
+    state = ProgressState()
+
+    report = await client.load(dataset, folder, concurrency=1, on_event=state.add, **limits)
+
+    progress = state.progress
+    assert progress is not None
+    assert bool(report.pending) == bool(limits)
+    assert progress.ended == report.found - report.pending
+    assert progress.failed == report.failed + report.stalled + report.unknown
+    assert state.indexed <= progress.accepted
+    assert state.indexed == report.added
+    assert progress_parts(state)["files"] == f"{progress.ended}/20 files"
+
+
 def test_rates_fall_to_zero_within_3_s_of_a_hanging_server() -> None:
     """A mean over 15 s would show half the old rate after 12 s without a response."""
     now = 0.0
@@ -210,7 +304,7 @@ def test_rates_fall_to_zero_within_3_s_of_a_hanging_server() -> None:
     for second in range(31):
         now = float(second)
         state.add(evolve(FULL, accepted=26 * second))
-        state.add(ItemResult(key=str(second), outcome=Outcome.ADDED, attempts=1))
+        state.add(ItemResult(key=str(second), outcome=Outcome.ADDED, attempts=1, document_id="1"))
 
     assert state.upload_rate == pytest.approx(26)
     assert state.index_rate == pytest.approx(1)

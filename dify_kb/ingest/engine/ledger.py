@@ -240,9 +240,10 @@ class Ledger:
                 total_bytes=totals.bytes if totals else None,
                 to_send=self._to_send,
                 accepted=self._accepted,
-                ended=self.counts.total(),
+                ended=sum(self.counts[outcome] for outcome in Outcome if self._ends(outcome)),
                 failed=sum(
-                    self.counts[outcome] for outcome in Outcome if outcome not in GOOD_OUTCOMES
+                    self.counts[outcome]
+                    for outcome in (Outcome.FAILED, Outcome.STALLED, Outcome.UNKNOWN)
                 ),
                 bytes=self.bytes,
                 bytes_done=self._bytes_done,
@@ -283,7 +284,8 @@ class Ledger:
 
     def _count(self, result: ItemResult) -> None:
         self.counts[result.outcome] += 1
-        if result.name is not None:  # otherwise the total does not include it
+        # The total does not include files without a name.
+        if result.name is not None and self._ends(result.outcome):
             self._bytes_done += result.size
         self._worked += result.attempts > 0 and result.outcome is not Outcome.UNCHANGED
         if result.outcome is Outcome.SKIPPED:
@@ -291,6 +293,10 @@ class Ledger:
         if self.options.on_event is not None:
             self.options.on_event(result)
             self.report_progress()
+
+    def _ends(self, outcome: Outcome) -> bool:
+        """Return whether a file with this outcome counts as done."""
+        return outcome is not Outcome.PENDING or self.options.dry_run
 
 
 def _total(totals: SourceTotals | None) -> int | None:
