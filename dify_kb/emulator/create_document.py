@@ -66,7 +66,7 @@ def create_document(
         row = _build_row(context, upload, body, rule)
         if dataset.built_in:
             row = attrs.evolve(row, doc_metadata=json.dumps(serializers.build_built_in_values(row)))
-        old = store.documents.get_by_name(dataset.id, upload.name) if upload.replaces else None
+        old = _find_replaced(context, upload)
         if old is None:
             store.documents.add(row, upload.content)
         else:
@@ -74,7 +74,8 @@ def create_document(
     _record_notes(context, row, old)
     context.enqueue(row.id)
     return CreatedDocument(
-        document=serializers.serialize_document(store, context.profile, row), batch=row.batch
+        document=serializers.serialize_document(store, context.profile, dataset, row),
+        batch=row.batch,
     )
 
 
@@ -91,10 +92,10 @@ def update_document(
     Searches stop finding the old content immediately. A create of the same name differs: the old
     content is found until the indexer starts (measured, all versions).
     """
-    store, now = context.store, context.clock.now()
+    store, dataset, now = context.store, context.dataset, context.clock.now()
     with store.transaction():
         _check_doc_form(context, body)
-        old = store.documents.get(context.dataset.id, document_id)
+        old = store.documents.get(dataset.id, document_id)
         if old is None:
             raise not_found_error("Document not found")
         if serializers.get_display_status(old) != DisplayStatus.AVAILABLE:
@@ -117,7 +118,8 @@ def update_document(
         _record_notes(context, row, old)
     context.enqueue(row.id, hangs=_update_hangs(context) and chunks > 0)
     return CreatedDocument(
-        document=serializers.serialize_document(store, context.profile, row), batch=row.batch
+        document=serializers.serialize_document(store, context.profile, dataset, row),
+        batch=row.batch,
     )
 
 
@@ -260,6 +262,22 @@ def _build_row(
     )
 
 
+def _find_replaced(context: RequestContext, upload: DocumentUpload) -> DocumentRow | None:
+    """Return the document that a create replaces, if any.
+
+    Of several it is the newest. 1.4 takes the first in storage, which is the oldest unless it was
+    replaced before (measured; 178).
+    """
+    if not upload.replaces:
+        return None
+    documents, dataset_id = context.store.documents, context.dataset.id
+    if context.profile.replaces_as_stored:
+        oldest = documents.get_by_name(dataset_id, upload.name, oldest=True)
+        if oldest is not None and not oldest.replaced:
+            return oldest
+    return documents.get_by_name(dataset_id, upload.name)
+
+
 _REPLACED_COLUMNS: Final = (
     "batch", "process_rule_id", "created_from", "updated_at", "doc_form", "doc_language",
     "file_id", "file_name", "file_size", "file_extension", "file_mime_type", "file_created_at",
@@ -273,7 +291,8 @@ def _replace_document(
     context: RequestContext, old: DocumentRow, new: DocumentRow, content: bytes
 ) -> DocumentRow:
     documents = context.store.documents
-    documents.update(old.id, **{name: getattr(new, name) for name in _REPLACED_COLUMNS})
+    changes = {name: getattr(new, name) for name in _REPLACED_COLUMNS}
+    documents.update(old.id, **changes, replaced=1)
     documents.set_content(old.id, content)
     return documents.get_by_id(old.id) or old
 

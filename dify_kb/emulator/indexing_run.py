@@ -12,7 +12,14 @@ from typing import Final
 from attrs import frozen
 
 from dify_kb.models import DocForm, ProcessRule
-from dify_kb.rag import ChunkError, ParentChunk, chunk, chunk_parents, extract, extract_keywords
+from dify_kb.rag import (
+    ChunkError,
+    ParentChunk,
+    chunk_parents,
+    chunk_with_sources,
+    extract,
+    extract_keywords,
+)
 from dify_kb.wire import codec
 
 from . import stub_models
@@ -86,7 +93,7 @@ class IndexingRun:
         chunks = self._chunk_texts(row, texts)
         first = self.store.segments.next_position(self.document_id)
         rows = [
-            _build_segment(row, position, parent.content, now, dataset)
+            _build_segment(row, position, parent, now, dataset)
             for position, parent in enumerate(chunks, first)
         ]
         children = {
@@ -106,7 +113,10 @@ class IndexingRun:
         rule, splitter = get_process_rule(self.store, row), self.profile.splitter
         if row.doc_form == DocForm.HIERARCHICAL:
             return chunk_parents(texts, rule, splitter)
-        return [ParentChunk(content) for content in chunk(texts, rule, splitter)]
+        return [
+            ParentChunk(content, source=source)
+            for content, source in chunk_with_sources(texts, rule, splitter)
+        ]
 
     def insert_batch(self, segment_batch: SegmentBatch) -> None:
         """Insert a batch of segments, which are counted from now on."""
@@ -214,8 +224,11 @@ def build_child_chunks(segment_id: str, contents: Sequence[str], now: float) -> 
 
 
 def _build_segment(
-    document: DocumentRow, position: int, content: str, now: float, dataset: DatasetRow
+    document: DocumentRow, position: int, chunk: ParentChunk, now: float, dataset: DatasetRow
 ) -> SegmentRow:
+    content = chunk.content
+    # Hashed before leading symbols are stripped, unlike after an edit (measured).
+    hashed = content if chunk.source is None else chunk.source
     return SegmentRow(
         id=str(uuid.uuid4()),
         dataset_id=document.dataset_id,
@@ -225,7 +238,7 @@ def _build_segment(
         keywords=None,
         index_node_id=str(uuid.uuid4()),
         # Dify hashes the text with "None" appended (recording 752).
-        index_node_hash=hashlib.sha256(f"{content}None".encode(errors="replace")).hexdigest(),
+        index_node_hash=hashlib.sha256(f"{hashed}None".encode(errors="replace")).hexdigest(),
         status="indexing",
         created_at=now,
         indexing_at=now,

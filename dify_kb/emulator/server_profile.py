@@ -55,6 +55,9 @@ class Quirks:
     chunk with an error, disabled and without answer; otherwise only the answer is cleared (2008).
     """
 
+    touches_document: bool
+    """Whether changed chunks and metadata set `updated_at` of their document (584, 811)."""
+
     segment_in_document: bool
     """Whether a chunk is looked up only in the document of the path (575)."""
 
@@ -218,6 +221,9 @@ class ServerProfile:
     has_tag_filter: bool
     """Whether the dataset list supports `tag_ids` instead of rejecting it (measured)."""
 
+    shows_keyword_method: bool
+    """Whether a single economy dataset shows `keyword_search`, not the stored method (090)."""
+
     storable_search_methods: tuple[str, ...]
     """Search methods that a dataset can store, in the order of the error message (measured)."""
 
@@ -271,6 +277,13 @@ class ServerProfile:
 
     unset_count: int | None
     """Value of `tokens` and `word_count` before they are known (server source)."""
+
+    replaces_as_stored: bool
+    """Whether a create replaces the first of several documents of its name in storage order, not
+    the newest (measured)."""
+
+    model_type_error: str
+    """Message about an unknown model type (863)."""
 
     sends_float_created_at: bool
     """Whether `created_at` has a fraction when a single document is fetched (measured)."""

@@ -136,7 +136,12 @@ class BodySchema:
         """
         problems = ValidationErrors(profile)
         # A falsy body counts as {} (recording 023: an empty list lacks the required fields).
-        fields = object_validator(self.fields)(value or {}, (), problems)
+        body = value or {}
+        if not isinstance(body, dict):
+            text = f"Input should be a valid dictionary or instance of {self.title}"
+            problems.add((), text, "model_type", body)
+            raise problems.to_error(self.title)
+        fields = object_validator(self.fields)(body, (), problems)
         if problems.messages:
             raise problems.to_error(self.title)
         return cast("dict[str, object]", fields)
@@ -268,13 +273,25 @@ def validate_integer(value: object, path: FieldPath, problems: ValidationErrors)
             text = "Input should be a valid integer, unable to parse string as an integer"
             problems.add(path, text, "int_parsing", value)
             return 0
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, float):
+        if value.is_integer():
+            return int(value)
+        text = "Input should be a valid integer, got a number with a fractional part"
+        problems.add(path, text, "int_from_float", value)
+    elif isinstance(value, bool) or not isinstance(value, int):
         problems.add(path, "Input should be a valid integer", "int_type", value)
     return value
 
 
 def validate_number(value: object, path: FieldPath, problems: ValidationErrors) -> object:
-    """Validate a number."""
+    """Validate a number; a string of digits is accepted."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            text = "Input should be a valid number, unable to parse string as a number"
+            problems.add(path, text, "float_parsing", value)
+            return 0.0
     if isinstance(value, bool) or not isinstance(value, int | float):
         problems.add(path, "Input should be a valid number", "float_type", value)
     return value

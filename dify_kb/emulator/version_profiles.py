@@ -44,6 +44,7 @@ _QUIRKS_1_14_2 = Quirks(
     bare_segment_errors=True,
     validates_doc_form=True,
     fails_without_answer=True,
+    touches_document=True,
     segment_in_document=False,
     strict_segment_query=True,
     loses_child_chunks=False,
@@ -99,6 +100,7 @@ _QUIRKS_1_8_1 = attrs.evolve(
     _QUIRKS_1_12_1,
     validates_segments=False,
     fails_without_answer=False,
+    touches_document=False,
     loses_child_chunks=True,
     child_chunk_in_segment=False,
     strict_child_chunk_query=False,
@@ -143,6 +145,7 @@ _1_14_2 = ServerProfile(
     json_only_endpoints=None,
     has_status_filter=True,
     has_tag_filter=True,
+    shows_keyword_method=True,
     storable_search_methods=(
         "semantic_search",
         "full_text_search",
@@ -164,6 +167,8 @@ _1_14_2 = ServerProfile(
     default_model_type="text-embedding",
     external_retrieval=True,
     unset_count=None,
+    replaces_as_stored=False,
+    model_type_error="{!r} is not a valid ModelType",
     sends_float_created_at=False,
     empty_doc_metadata=(),
     sends_typed_metadata=True,
@@ -214,8 +219,9 @@ _1_12_1 = attrs.evolve(
     checks_technique=False,
     forbidden_in_names='/\\:*?"<>|',
     too_large_message="File size exceeded. {message}",
+    model_type_error="invalid origin model type {}",
     splitter=SplitterVersion(
-        leading_symbols=build_leading_symbols(added="[]", kept="\u2026\u3010\u3011")
+        leading_symbols=build_leading_symbols(added="[]", kept="\u2026\u3010")
     ),
     update_hangs=True,
     empty_doc_metadata=None,
@@ -238,6 +244,7 @@ _1_8_1 = attrs.evolve(
     json_only_endpoints=frozenset({"datasets.update", "documents.set_status"}),
     has_status_filter=False,
     has_tag_filter=True,
+    shows_keyword_method=False,
     storable_search_methods=(
         "hybrid_search",
         "semantic_search",
@@ -272,6 +279,7 @@ _1_4_3 = attrs.evolve(
     storable_search_methods=("hybrid_search", "semantic_search", "full_text_search"),
     checks_doc_form=False,
     empty_param_error=True,
+    replaces_as_stored=True,
     unset_count=0,
     sends_float_created_at=False,
 )

@@ -6,7 +6,7 @@ otherwise, the behaviour is that of Dify 1.12.1.
 
 from __future__ import annotations
 
-from .chunk import ChunkError, SplitterVersion, build_leading_symbols, chunk
+from .chunk import ChunkError, SplitterVersion, build_leading_symbols, chunk, chunk_with_sources
 from .embedding import cosine_similarity, embed
 from .extract import can_extract, extract
 from .extract_errors import ExtractError
@@ -31,6 +31,7 @@ __all__ = [
     "chunk",
     "chunk_children",
     "chunk_parents",
+    "chunk_with_sources",
     "cosine_similarity",
     "deduplicate",
     "embed",

@@ -108,13 +108,24 @@ def chunk(
         ChunkError: the rule is invalid. The server detects this only while indexing; the message
             is the server's.
     """
+    return [content for content, _ in chunk_with_sources(texts, rule, version)]
+
+
+def chunk_with_sources(
+    texts: Sequence[str], rule: ProcessRule, version: SplitterVersion = NEWEST_SPLITTER
+) -> list[tuple[str, str]]:
+    """Split like `chunk`; return each content with the text that it had before stripping.
+
+    Raises:
+        ChunkError: the rule is invalid.
+    """
     match rule.mode:
         case ProcessMode.AUTOMATIC:
             pieces = _split_automatic(clean(text, ["remove_extra_spaces"]) for text in texts)
         case _:
             pieces = _split_custom(texts, require_rules(rule), version)
-    stripped = map(version.strip, pieces)
-    return [piece for piece in stripped if piece]
+    stripped = ((version.strip(piece), piece) for piece in pieces)
+    return [(content, source) for content, source in stripped if content]
 
 
 def require_rules(rule: ProcessRule) -> ChunkingRules:

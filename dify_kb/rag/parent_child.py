@@ -32,6 +32,8 @@ class ParentChunk:
 
     content: str
     children: Sequence[str] = ()
+    source: str | None = None
+    """The text before leading symbols were stripped, if it is known."""
 
 
 def chunk_parents(

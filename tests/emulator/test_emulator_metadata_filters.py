@@ -102,7 +102,10 @@ async def test_an_operator_that_the_version_does_not_have_is_refused(
 
     assert response.status == status
     if status == 400:
-        assert (
-            "MetadataFilteringCondition\nconditions.0.comparison_operator\n"
-            in (response.body["message"])
+        # Since 1.13 the filter is validated with the whole body (800).
+        place = (
+            "HitTestingPayload\nretrieval_model.metadata_filtering_conditions."
+            if version == "1.16"
+            else "MetadataFilteringCondition\n"
         )
+        assert f"{place}conditions.0.comparison_operator\n" in response.body["message"]

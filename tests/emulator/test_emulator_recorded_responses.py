@@ -172,7 +172,6 @@ REFUSALS: dict[str, Callable[[EmulatorClient, str], Awaitable[Response]]] = {
     "empty_query": _retrieve(query=""),
     "long_query": _retrieve(query="x" * 251),
     "bad_page": _get("/datasets/{one}/documents?page=abc"),
-    "bad_model_type": _get("/workspaces/current/models/model-types/bogus"),
 }
 
 

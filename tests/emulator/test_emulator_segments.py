@@ -267,15 +267,22 @@ async def test_more_than_ten_attachments_and_nul_are_no_chunk() -> None:
     assert statuses == [200, 400, 500]
 
 
-async def test_summary_of_a_chunk_is_stored() -> None:
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_summary_of_a_chunk_needs_a_dataset_with_summaries(enabled: bool) -> None:  # noqa: FBT001 -- a parameter
+    """Recordings 1511, 1516 and 2236."""
     async with run_emulator() as client:
-        _, path = await create_chunked_document(client)
-        (segment,) = (await client.request("GET", path)).body["data"]
+        dataset = await client.create_dataset(summary_index_setting={"enable": enabled})
+        created = await client.create_by_text(dataset, "a.txt")
+        await client.wait_until_indexed(dataset, created)
+        document = f"/datasets/{dataset}/documents/{created.body['document']['id']}"
+        (segment,) = (await client.request("GET", f"{document}/segments")).body["data"]
         change = {"segment": {"content": "new", "summary": "by hand"}}
-        await client.request("POST", f"{path}/{segment['id']}", json=change)
-        response = await client.request("GET", f"{path}/{segment['id']}")
+        await client.request("POST", f"{document}/segments/{segment['id']}", json=change)
+        response = await client.request("GET", f"{document}/segments/{segment['id']}")
+        detail = await client.request("GET", document)
 
-    assert response.body["data"]["summary"] == "by hand"
+    assert response.body["data"]["summary"] == ("by hand" if enabled else None)
+    assert detail.body["need_summary"] == created.body["document"]["need_summary"] == enabled
 
 
 @pytest.mark.parametrize(("version", "status"), [("1.4.3", 200), ("1.12.1", 200), ("1.14.2", 400)])

@@ -218,7 +218,7 @@ def list_(context: RequestContext, query: ListDatasets) -> Page[Dataset]:
 def get(context: RequestContext, _: None) -> Dataset:
     """Return a dataset.
 
-    An economy dataset shows the keyword method, whatever method is stored (measured).
+    Since 1.11, an economy dataset shows the keyword method, whatever is stored (090).
     """
     row = context.dataset
     available = _is_embedding_available(context, row, row.embedding_provider)
@@ -229,7 +229,7 @@ def get(context: RequestContext, _: None) -> Dataset:
     return attrs.evolve(
         dataset,
         retrieval_model_dict=stored
-        if row.is_high_quality
+        if row.is_high_quality or not context.profile.shows_keyword_method
         else attrs.evolve(stored, search_method=SearchMethod.KEYWORD),
         partial_member_list=json.loads(context.dataset.members)
         if dataset.permission == Permission.PARTIAL_MEMBERS

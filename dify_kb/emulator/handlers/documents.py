@@ -147,7 +147,8 @@ def list_(context: RequestContext, query: ListDocuments) -> Page[Document]:
         as_of=context.notes.as_of,
     )
     documents = [
-        serializers.serialize_document(context.store, context.profile, row) for row in rows
+        serializers.serialize_document(context.store, context.profile, context.dataset, row)
+        for row in rows
     ]
     return build_page(documents, total, query.page, query.limit)
 
@@ -164,7 +165,7 @@ def get(context: RequestContext, query: GetDocument) -> DocumentDetail:
     context.notes.response_fields = _FIELDS_BY_METADATA[metadata]
     if context.profile.sends_float_created_at:
         context.notes.float_fields = frozenset({"created_at"})
-    return serializers.serialize_document_detail(context.store, row)
+    return serializers.serialize_document_detail(context.store, context.dataset, row)
 
 
 @handles(catalog.DELETE_DOCUMENT, ignore_body)

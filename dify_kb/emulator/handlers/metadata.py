@@ -301,11 +301,10 @@ def _documents_with_field(context: RequestContext, metadata_id: str) -> list[Doc
 def _write_values(
     context: RequestContext, document: DocumentRow, values: dict[str, object]
 ) -> None:
-    context.store.documents.update(
-        document.id,
-        doc_metadata=json.dumps(values) if values else None,
-        updated_at=context.clock.now(),
-    )
+    changes: dict[str, object] = {"doc_metadata": json.dumps(values) if values else None}
+    if context.profile.quirks.touches_document:
+        changes["updated_at"] = context.clock.now()
+    context.store.documents.update(document.id, **changes)
 
 
 HANDLERS = (create, list_, rename, delete, list_built_in_fields, set_built_in_fields, assign)

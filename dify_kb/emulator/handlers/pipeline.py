@@ -52,11 +52,13 @@ NODE_ID: Final = "1719288585006"
 
 _DATASOURCE_TYPE: Final = choice_validator([*DatasourceType])
 
+_RESPONSE_MODE: Final = choice_validator(["streaming", "blocking"])
+
 _DATASOURCE = BodySchema(
     "DatasourceNodeRunPayload",
     {
         "inputs": BodyField(accept_any, required=True),
-        "datasource_type": BodyField(_DATASOURCE_TYPE, required=True),
+        "datasource_type": BodyField(string_validator(), required=True),
         "credential_id": BodyField(string_validator()),
         "is_published": BodyField(validate_boolean, required=True),
     },
@@ -66,11 +68,11 @@ _RUN = BodySchema(
     "PipelineRunApiEntity",
     {
         "inputs": BodyField(accept_any, required=True),
-        "datasource_type": BodyField(_DATASOURCE_TYPE, required=True),
+        "datasource_type": BodyField(string_validator(), required=True),
         "datasource_info_list": BodyField(list_validator(accept_any), required=True),
         "start_node_id": BodyField(string_validator(), required=True),
         "is_published": BodyField(validate_boolean, required=True),
-        "response_mode": BodyField(choice_validator(["streaming", "blocking"]), required=True),
+        "response_mode": BodyField(string_validator(), required=True),
     },
 )
 
@@ -90,11 +92,27 @@ def _read_plugins(_: RequestContext, raw: object) -> ListDatasourcePlugins:
 
 
 def _read_datasource(context: RequestContext, raw: object) -> RunDatasource:
-    return codec.decode(RunDatasource, _DATASOURCE.validate(raw, context.profile))
+    fields = _DATASOURCE.validate(raw, context.profile)
+    _check_choices(context, _DATASOURCE.title, fields)
+    return codec.decode(RunDatasource, fields)
 
 
 def _read_run(context: RequestContext, raw: object) -> RunPipeline:
-    return codec.decode(RunPipeline, _RUN.validate(raw, context.profile))
+    fields = _RUN.validate(raw, context.profile)
+    _check_choices(context, _RUN.title, fields)
+    return codec.decode(RunPipeline, fields)
+
+
+def _check_choices(context: RequestContext, title: str, fields: dict[str, object]) -> None:
+    """Refuse unknown words, but only after the pipeline was found (1546)."""
+    _require_pipeline(context)
+    BodySchema(
+        title,
+        {
+            "datasource_type": BodyField(_DATASOURCE_TYPE),
+            "response_mode": BodyField(_RESPONSE_MODE),
+        },
+    ).validate(fields, context.profile)
 
 
 @handles(catalog.UPLOAD_PIPELINE_FILE, _read_upload)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 
@@ -133,7 +133,7 @@ def read_retrieve(context: RequestContext, raw: object) -> Retrieve:
     if filter_conditions is not None:
         quirks = context.profile.quirks
         payload = _FILTER if quirks.has_in_operator else _FILTER_BEFORE_1_8
-        read: dict[str, Any] = payload.validate_with_pydantic(filter_conditions, context.profile)
+        read = _validate_filter(context.profile, payload, filter_conditions)
         if "conditions" not in filter_conditions or filter_conditions["conditions"] is None:
             message = "'NoneType' object is not iterable"
             raise EmulatedError(500, "internal_server_error", message)
@@ -145,6 +145,18 @@ def read_retrieve(context: RequestContext, raw: object) -> Retrieve:
             ]
         model["metadata_filtering_conditions"] = read
     return codec.decode(Retrieve, fields)
+
+
+def _validate_filter(profile: ServerProfile, payload: BodySchema, raw: object) -> dict[str, Any]:
+    """Validate a filter, since 1.13 as a part of the whole body (800)."""
+    if not profile.quirks.validates_search:
+        return payload.validate_with_pydantic(raw, profile)
+    problems = ValidationErrors(profile)
+    path = ("retrieval_model", "metadata_filtering_conditions")
+    read: Any = object_validator(payload.fields)(raw, path, problems)
+    if problems.messages:
+        raise problems.to_error(_TYPED_PAYLOAD.title)
+    return cast("dict[str, Any]", read)
 
 
 def _read_fields(profile: ServerProfile, raw: object) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _read_segments(context: RequestContext, raw: object) -> list[Any]:
     quirks = context.profile.quirks
     if quirks.bare_segment_errors:
         try:
-            checked: Any = _CREATE_CHECKED.validate_with_pydantic(body, context.profile)
+            checked: Any = _CREATE_CHECKED.validate_with_pydantic(raw, context.profile)
         except EmulatedError as refused:
             raise _build_bare_error(refused.message) from refused
         return [*checked["segments"]]
@@ -145,8 +145,7 @@ def _read_new_segment(raw_segment: Any, *, is_qa: bool) -> NewSegment:
     words = raw_fields.get("keywords") or ()
     if not isinstance(words, str) and not (isinstance(words, list | tuple) and _are_strings(words)):
         raise UnvalidatedInputError("the keywords are not a list of strings")
-    if "\0" in raw_fields["content"]:
-        raise UnvalidatedInputError("PostgreSQL stores no NUL in a text (1321)")
+    _refuse_nul(raw_fields["content"], raw_fields.get("answer"))
     if len(raw_fields.get("attachment_ids") or ()) > _MAX_ATTACHMENTS:
         raise invalid_param_error(f"Exceeds maximum attachment limit of {_MAX_ATTACHMENTS}")
     return NewSegment(
@@ -188,8 +187,18 @@ def read_update(context: RequestContext, raw: object) -> UpdateSegment:
     require_segment(context)
     if not context.profile.quirks.validates_segments:
         body: Any = raw
-        return UpdateSegment(segment=codec.decode(SegmentChanges, _without_nulls(body["segment"])))
-    return codec.decode(UpdateSegment, _UPDATE.validate_with_pydantic(raw, context.profile))
+        update = UpdateSegment(
+            segment=codec.decode(SegmentChanges, _without_nulls(body["segment"]))
+        )
+    else:
+        update = codec.decode(UpdateSegment, _UPDATE.validate_with_pydantic(raw, context.profile))
+    _refuse_nul(update.segment.content, update.segment.answer)
+    return update
+
+
+def _refuse_nul(*texts: object) -> None:
+    if any("\0" in text for text in texts if isinstance(text, str)):
+        raise UnvalidatedInputError("PostgreSQL stores no NUL in a text (1321)")
 
 
 def _without_nulls(fields: Mapping[str, object]) -> dict[str, object]:

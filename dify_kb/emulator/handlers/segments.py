@@ -159,8 +159,10 @@ def _add_word_count(context: RequestContext, document_id: str, added_words: int)
     row = context.store.documents.get_by_id(document_id)
     if row is not None:
         new_word_count = max(0, (row.word_count or 0) + added_words)
-        now = context.clock.now()
-        context.store.documents.update(document_id, word_count=new_word_count, updated_at=now)
+        changes: dict[str, object] = {"word_count": new_word_count}
+        if context.profile.quirks.touches_document:
+            changes["updated_at"] = context.clock.now()
+        context.store.documents.update(document_id, **changes)
 
 
 @handles(catalog.LIST_SEGMENTS, read_list)
@@ -197,7 +199,7 @@ def update(context: RequestContext, body: UpdateSegment) -> SegmentResponse:
         "updated_at": now,
         **_collect_answer_change(context, changes),
     }
-    if changes.summary:
+    if changes.summary and context.dataset.has_summaries:
         columns["summary"] = changes.summary
     content = changes.content or row.content
     if content != row.content and _needs_answer(context, changes):

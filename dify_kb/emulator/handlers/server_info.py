@@ -22,7 +22,7 @@ def list_models(context: RequestContext, _: None) -> ModelProviders:
     """List the stub models of a type; empty if the workspace has no models."""
     model_type = context.path_parameters["model_type"]
     if not ModelType(model_type).is_known:
-        raise invalid_param_error(f"invalid origin model type {model_type}")
+        raise invalid_param_error(context.profile.model_type_error.format(model_type))
     data = (
         stub_models.list_providers(model_type, context.store.tenant) if context.has_models else []
     )

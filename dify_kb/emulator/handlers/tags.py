@@ -95,7 +95,7 @@ _UNBIND_SEVERAL = BodySchema(
     "TagUnbindingPayload",
     {
         "tag_id": BodyField(string_validator()),
-        "tag_ids": BodyField(_check_tag_ids),
+        "tag_ids": BodyField(list_validator(string_validator())),
         "target_id": _build_target_field(),
     },
 )
@@ -122,8 +122,10 @@ def _read_unbind(context: RequestContext, raw: object) -> UnbindTag:
     if not context.profile.quirks.unbinds_several_tags:
         return codec.decode(UnbindTag, _UNBIND.validate(raw, context.profile))
     fields = _UNBIND_SEVERAL.validate(raw, context.profile)
-    if "tag_ids" not in fields and "tag_id" not in fields:
-        fields = _UNBIND.validate(raw, context.profile)
+    if not fields.get("tag_ids", fields.get("tag_id")):
+        problems = ValidationErrors(context.profile)
+        problems.add((), "Value error, Tag IDs is required.", "value_error", raw)
+        raise problems.to_error(_UNBIND_SEVERAL.title)
     return codec.decode(UnbindTag, {"tag_id": "", **fields})
 
 

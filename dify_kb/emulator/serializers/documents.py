@@ -27,12 +27,21 @@ from . import metadata
 
 if TYPE_CHECKING:
     from dify_kb.emulator.server_profile import ServerProfile
-    from dify_kb.emulator.store import ChildChunkRow, DocumentRow, RuleRow, SegmentRow, Store
+    from dify_kb.emulator.store import (
+        ChildChunkRow,
+        DatasetRow,
+        DocumentRow,
+        RuleRow,
+        SegmentRow,
+        Store,
+    )
 
 _INDEXING_STATUSES = frozenset({"parsing", "cleaning", "splitting", "indexing"})
 
 
-def serialize_document(store: Store, profile: ServerProfile, row: DocumentRow) -> Document:
+def serialize_document(
+    store: Store, profile: ServerProfile, dataset: DatasetRow, row: DocumentRow
+) -> Document:
     """Serialize a document as lists and creates return it."""
     serialize_values = (
         metadata.serialize_document_metadata
@@ -62,11 +71,13 @@ def serialize_document(store: Store, profile: ServerProfile, row: DocumentRow) -
         hit_count=0,
         doc_form=DocForm(row.doc_form),
         doc_metadata=serialize_values(store, row) or profile.empty_doc_metadata,
-        need_summary=False,
+        need_summary=dataset.has_summaries,
     )
 
 
-def serialize_document_detail(store: Store, row: DocumentRow) -> DocumentDetail:
+def serialize_document_detail(
+    store: Store, dataset: DatasetRow, row: DocumentRow
+) -> DocumentDetail:
     """Serialize a document with all details."""
     _, segments = store.segments.count_completed_and_all(row.id)
     rule = store.datasets.get_rule(row.process_rule_id)
@@ -102,7 +113,7 @@ def serialize_document_detail(store: Store, row: DocumentRow) -> DocumentDetail:
         doc_form=DocForm(row.doc_form),
         doc_language=row.doc_language,
         doc_metadata=metadata.serialize_document_metadata(store, row),
-        need_summary=False,
+        need_summary=dataset.has_summaries,
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 APPLICATION_ID: Final = 0x6B62656D
 """Marks a file as an emulator database; the bytes are "kbem"."""
 
-USER_VERSION: Final = 5
+USER_VERSION: Final = 6
 """Format version, increased with every schema change; other versions are refused."""
 
 SCHEMA: Final = """
@@ -53,7 +53,7 @@ CREATE TABLE documents (
     splitting_completed_at REAL, completed_at REAL, indexing_latency REAL, stopped_at REAL,
     error TEXT, tokens INTEGER, word_count INTEGER, enabled INTEGER NOT NULL,
     disabled_at REAL, archived INTEGER NOT NULL, doc_metadata TEXT,
-    locked_until REAL NOT NULL,
+    locked_until REAL NOT NULL, replaced INTEGER NOT NULL, error_details TEXT,
     number INTEGER PRIMARY KEY AUTOINCREMENT
 );
 CREATE INDEX documents_by_name ON documents (dataset_id, name, created_at, position);

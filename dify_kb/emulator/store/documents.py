@@ -78,11 +78,13 @@ class DocumentTable:
         """Return a document of any dataset, or None."""
         return self._select_one("id = ?", document_id)
 
-    def get_by_name(self, dataset_id: str, name: str) -> DocumentRow | None:
-        """Return the newest enabled document of exactly this name, which a create replaces."""
-        order = "ORDER BY created_at DESC, position DESC LIMIT 1"
+    def get_by_name(
+        self, dataset_id: str, name: str, *, oldest: bool = False
+    ) -> DocumentRow | None:
+        """Return the newest or oldest enabled document of exactly this name, or None."""
+        order = "created_at, position" if oldest else "created_at DESC, position DESC"
         return self._select_one(
-            f"dataset_id = ? AND name = ? AND enabled {order}", dataset_id, name
+            f"dataset_id = ? AND name = ? AND enabled ORDER BY {order} LIMIT 1", dataset_id, name
         )
 
     def list_by_batch(self, dataset_id: str, batch: str) -> list[DocumentRow]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from attrs import field, frozen
 
 
@@ -37,6 +39,12 @@ class DatasetRow:
     def is_high_quality(self) -> bool:
         """Whether segments are searched by vectors, too."""
         return self.indexing_technique == "high_quality"
+
+    @property
+    def has_summaries(self) -> bool:
+        """Whether its documents get a summary index."""
+        setting = json.loads(self.summary_setting or "null")
+        return isinstance(setting, dict) and setting.get("enable") is True
 
 
 @frozen
@@ -88,6 +96,12 @@ class DocumentRow:
 
     locked_until: float = 0.0
     """The time from which its status may be changed again."""
+
+    replaced: int = 0
+    """Whether a create of its name has replaced its content."""
+
+    error_details: str | None = None
+    """Fields that accompany `error` in the indexing status, as JSON."""
 
 
 @frozen
