@@ -240,6 +240,48 @@ async def test_renamed_branch_is_an_error_with_the_branches_there(
     assert "trunk, v1" in raised.value.hint
 
 
+def test_repository_without_a_default_branch_is_an_error_with_the_branches_there(
+    repository: Repository,
+) -> None:
+    repository.commit({"a.md": "text"})
+    repository.git("symbolic-ref", "HEAD", "refs/heads/gone")
+
+    with pytest.raises(ConfigError, match="No branch, tag or commit 'HEAD'") as raised:
+        GitSource(repository.url()).prepare()
+    assert "main" in raised.value.hint
+    source = GitSource(repository.url("@main"))
+    assert set(scan(source)) == {"a.md"}
+    source.close()
+
+
+def test_repository_with_ids_of_sha256_is_read(repository: Repository) -> None:
+    shutil.rmtree(repository.folder / ".git")
+    repository.git("init", "--quiet", "--object-format=sha256")
+    commit = repository.commit({"docs/a.md": "text"})
+    for suffix in ("", f"@{commit}", "#docs", ""):
+        source = GitSource(repository.url(suffix))
+        (entry,) = scan(source).values()
+        assert len(entry.token or "") == 64
+        assert read(source, entry) == b"text"
+        source.close()
+
+
+def test_local_repository_is_copied_without_computing_deltas(repository: Repository) -> None:
+    """Which take a minute for 10,000 files that git did not pack yet."""
+    lines = "".join(f"line {number}\n" for number in range(100))
+    repository.commit({f"{number}.md": f"{number}\n{lines}" for number in range(120)})
+    source = GitSource(repository.url())
+    source.prepare()
+
+    clone = source._git.folder
+    assert clone is not None
+    (pack,) = clone.glob("objects/pack/*.pack")
+    report = source._git.run("verify-pack", "--verbose", "--stat-only", str(pack))
+    source.close()
+
+    assert report == "non delta: 122 objects"
+
+
 @pytest.mark.parametrize(
     ("suffix", "summary", "hint"),
     [
@@ -290,6 +332,9 @@ def test_empty_repository_and_missing_program(
         "git+https://host/path#../up",
         "git+ftp://host/path",
         f"git+https://me:{SECRET}#x@host",
+        f"git+https://me:x/{SECRET}@host/path",
+        "git+https://host/path#a%00b",
+        "git+https://[host/path",
     ],
 )
 def test_invalid_address(url: str) -> None:
@@ -311,9 +356,14 @@ def test_address_is_parsed_or_refused(rest: str) -> None:
 
 
 def test_credentials_are_hidden_in_any_text() -> None:
-    for text in (f"git+https://{SECRET}@h/x", f"see https://u:{SECRET}@h/ and ssh://{SECRET}@h"):
+    for text in (
+        f"git+https://{SECRET}@h/x",
+        f"see https://u:{SECRET}@h/ and ssh://{SECRET}@h",
+        f"https://u:a/{SECRET}@h/x@main",
+    ):
         assert SECRET not in hide_user(text)
-    assert hide_user("s3://bucket/a@b") == "s3://bucket/a@b"
+    for text in ("s3://bucket/a@b", "https://host:8080/a@b", "see https://host/: a@b"):
+        assert hide_user(text) == text
 
 
 @pytest.fixture

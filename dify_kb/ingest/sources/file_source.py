@@ -23,7 +23,11 @@ ENTRY_POINTS = "dify_kb.sources"
 """The entry point group of connectors: a URL scheme, and a function from a URL to a source."""
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-_USER = re.compile(r"(?<![\w+.-])([a-z][a-z0-9+.-]+://)[^/\s]*@", re.IGNORECASE)
+_USER = re.compile(
+    r"(?<![\w+.-])([a-z][a-z0-9+.-]+://)(?:[^/\s]*@|[^/\s:@\[]+:(?!\d*(?:/|\Z|\s))[^\s@]*\S*@)",
+    re.IGNORECASE,
+)
+"""A user name, and a password that may contain `/`: no port."""
 
 
 @frozen(kw_only=True)
