@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command_server import ForkedProgram, command_server
 
 from dify_kb import AsyncClient, Policy
 from dify_kb.cli import run
@@ -99,37 +99,37 @@ def docs(folder: Path) -> Path:
     return folder
 
 
-PLAIN_LOOP = "import sys; sys.modules['uvloop'] = None; from dify_kb.__main__ import main; main()"
-"""The program where uvloop is not installed."""
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Path]:
+    """Start the process whose forks run programs; return the folder of `dify-kb`."""
+    with command_server(tiny_benchmarks=os.environ.get("CHAOS") != "long") as folder:
+        yield folder
 
 
 @pytest.fixture
-def program(tmp_path: Path, emulator: Emulator) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Return a function that starts `python -m dify_kb` in a process, against the emulator."""
-    started: list[subprocess.Popen[str]] = []
+def program(
+    programs: Path, tmp_path: Path, emulator: Emulator
+) -> Iterator[Callable[..., ForkedProgram]]:
+    """Return a function that starts `dify-kb` in a process, against the emulator."""
+    started: list[ForkedProgram] = []
 
-    def start(*arguments: str, uvloop: bool = True) -> subprocess.Popen[str]:
-        process = subprocess.Popen(  # noqa: S603 -- our own program
-            [sys.executable, *(("-m", "dify_kb") if uvloop else ("-c", PLAIN_LOOP)), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "PYTHONUNBUFFERED": "1",
-                "DIFY_BASE_URL": emulator.url,
-                "DIFY_API_KEY": emulator.api_key,
-            },
+    def start(*arguments: str, uvloop: bool = True, stdin: int | None = None) -> ForkedProgram:
+        environment = {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            "DIFY_BASE_URL": emulator.url,
+            "DIFY_API_KEY": emulator.api_key,
+        }
+        without = () if uvloop else ("uvloop",)
+        process = ForkedProgram(
+            programs, arguments, cwd=tmp_path, env=environment, stdin=stdin, without=without
         )
         started.append(process)
         return process
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        process.close()
 
 
 def pytest_collection_finish() -> None:

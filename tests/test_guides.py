@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command_server import command_server
 
 from dify_kb import AsyncClient, BadRequestError, presets
 from dify_kb.cli import run
@@ -63,13 +62,6 @@ def clone(tmp_path: Path) -> Path:
     ]
     subprocess.run(["bash", "-ec", "\n".join(commands)], check=True)  # noqa: S603, S607 -- our own
     return clone
-
-
-@pytest.fixture(scope="module")
-def programs() -> Iterator[Path]:
-    """Start the process whose forks run the blocks; return the folder of its programs."""
-    with command_server(tiny_benchmarks=not LONG) as folder:
-        yield folder
 
 
 @pytest.fixture

@@ -4,24 +4,27 @@ import io
 import json
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_server import ForkedProgram
 from rich.console import Console
+from sample_reports import INSTANCE, QUALITY
 from tiny_plan import TINY
 
 from dify_kb import Client
 from dify_kb.bench.benchmark_plan import BenchmarkPlan
 from dify_kb.bench.benchmark_progress import ProgressStep
+from dify_kb.bench.quality.evaluation_queries import read_queries
+from dify_kb.bench.results import dump_report
 from dify_kb.bench.temporary_dataset import PREFIX
-from dify_kb.cli import benchmark_output, output
+from dify_kb.cli import bench, benchmark_output, output
 from dify_kb.emulator import Emulator
 
 Cli = Callable[..., tuple[int, str, str]]
-Program = Callable[..., subprocess.Popen[str]]
+Program = Callable[..., ForkedProgram]
 
 CREATE = "documents.create_by_file"
 LIMIT = 25  # seconds, for a busy machine; it usually takes one
@@ -138,7 +141,9 @@ def test_eval_searches_an_existing_dataset(cli: Cli, docs: Path, tmp_path: Path)
     code, out, err = cli("eval", str(file), "--dataset", "d", "--top-k", "2")
 
     assert code == 0
-    assert re.search(r"^d +keyword +1\.00 +1\.00 +1\.00 +0\.00 +0 .* best *$", out, re.MULTILINE)
+    assert re.search(
+        r"^d +keyword +1\.00 +1\.00 +1\.00 +0\.00 +0 .* too few to tell$", out, re.MULTILINE
+    )
     assert "at most 21 searches." in err
 
 
@@ -230,7 +235,7 @@ def test_a_benchmark_of_thousands_of_documents_asks_first(cli: Cli, emulator: Em
 
     what, following = split_error_lines(err)
     assert code == 2
-    assert "Cannot ask to confirm a benchmark with up to 16,250 documents" in what
+    assert "Cannot ask to confirm a measurement with up to 16,250 documents" in what
     assert "--yes" in following
     assert emulator.history == []
 
@@ -248,3 +253,157 @@ def test_failed_documents_are_not_counted_as_available(cli: Cli, emulator: Emula
     assert (indexed["course"], indexed["available"]) == ([], None)
     ((reason, count),) = indexed["reasons"].items()
     assert (count, "no such model" in reason) == (8, True)
+
+
+MANUAL = """# Care of the device
+
+## Cleaning
+
+Wipe the blue cover with a damp cloth every week. Never pour water on the vents.
+
+## How do I reset it?
+
+Hold the red button for nine seconds. The lamp turns green afterwards.
+"""
+
+
+@pytest.fixture
+def twelve_queries(tmp_path: Path) -> Path:
+    """Queries of which each is about a file of its own."""
+    folder = tmp_path / "manuals"
+    folder.mkdir()
+    lines: list[str] = []
+    for number in range(12):
+        word = f"topic{chr(97 + number) * 3}"
+        (folder / f"{word}.md").write_text(f"All about {word} and nothing else.\n")
+        lines.append(json.dumps({"query": word, "relevant": [f"{word}.md"]}))
+    file = tmp_path / "twelve.jsonl"
+    file.write_text("\n".join(lines))
+    return file
+
+
+def load_manuals(cli: Cli, file: Path, *names: str) -> None:
+    folder = file.parent / "manuals"
+    for name in names:
+        assert cli("load", str(folder), "-d", name, "--create", "--technique", "economy")[0] == 0
+
+
+def test_eval_gates_exit_with_3(cli: Cli, twelve_queries: Path, tmp_path: Path) -> None:
+    load_manuals(cli, twelve_queries, "good", "bad")
+    saved = tmp_path / "before.json"
+    words = ("eval", str(twelve_queries), "--top-k", "1")
+    assert cli("documents", "delete", "-d", "bad", "--all", "--yes")[0] == 0
+
+    assert cli(*words, "-d", "good", "--save", str(saved), "--min", "recall@1=0.9")[0] == 0
+    assert cli(*words, "-d", "good", "--against", str(saved), "--no-worse")[0] == 0
+    code, _, err = cli(*words, "-d", "bad", "--min", "recall@1=0.9", "--min", "mrr=0.1")
+    assert code == 3
+    assert "failed  recall@1 of bad, keyword: 0.000 is below 0.9" in err
+    assert "failed  mrr of bad" in err
+    code, out, err = cli(*words, "-d", "bad", "--against", str(saved), "--no-worse")
+    assert code == 3
+    assert "failed  keyword: recall@1: 0.000 is worse than 1.000" in err
+    assert re.search(r"^ +before.json +now +unit +ratio", out, re.MULTILINE)
+    assert cli(*words, "-d", "bad", "--against", str(saved))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["--min", "map=1"], "Invalid minimum"),
+        (["--no-worse"], "--no-worse requires --against"),
+        (["--against", "{missing}"], "Cannot read"),
+        (["--against", "{bench}"], "is a report of `bench`"),
+        (["--against", "{other}", "--no-worse"], "Only 0 queries in common"),
+    ],
+)
+def test_invalid_gates_are_refused_before_the_evaluation(
+    cli: Cli, emulator: Emulator, twelve_queries: Path, words: list[str], what: str
+) -> None:
+    folder = twelve_queries.parent
+    files = {name: folder / f"{name}.json" for name in ("missing", "bench", "other")}
+    files["bench"].write_text(dump_report(INSTANCE))
+    files["other"].write_text(dump_report(QUALITY))
+    words = [word.format(**files) for word in words]
+
+    code, _, err = cli("eval", str(twelve_queries), "-d", "d", *words)
+
+    assert code == 2
+    assert what in split_error_lines(err)[0]
+    assert emulator.history == []
+
+
+def test_eval_of_one_method_writes_trec_files(cli: Cli, twelve_queries: Path) -> None:
+    load_manuals(cli, twelve_queries, "good")
+    folder = twelve_queries.parent / "trec"
+    words = ("eval", str(twelve_queries), "-d", "good")
+
+    code, out, _ = cli("--json", *words, "--method", "keyword", "--trec", str(folder))
+
+    assert code == 0
+    assert [row["method"] for row in json.loads(out)["rows"]] == ["keyword"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "good-keyword.run",
+        "qrels.txt",
+        "queries.tsv",
+    ]
+    assert (folder / "qrels.txt").read_text().startswith("q1 0 topicaaa.md 1\n")
+    assert (folder / "good-keyword.run").read_text().startswith("q1 Q0 topicaaa.md 1 ")
+    code, _, err = cli(*words, "--method", "hybrid")
+    assert code == 2
+    assert "Pass one of: keyword." in split_error_lines(err)[1]
+
+
+def test_eval_draft_proposes_queries_of_a_folder(
+    cli: Cli, tmp_path: Path, emulator: Emulator
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "care.md").write_text(MANUAL)
+    target = tmp_path / "queries.jsonl"
+
+    code, _, err = cli("eval", "draft", str(tmp_path / "docs"), "-o", str(target))
+
+    assert code == 0
+    assert "Review them, then:\n  dify-kb eval" in err
+    assert {query.draft for query in read_queries(target)} >= {"question", "heading", "sentence"}
+    assert cli("eval", "draft", str(tmp_path / "docs"), "-o", str(target))[0] == 2
+    assert emulator.history == []
+    code, out, err = cli("eval", str(target), "--corpus", str(tmp_path / "docs"))
+    assert code == 0
+    assert "queries are drafts that nobody has reviewed" in " ".join(err.split())
+    assert "(stub model)" in out
+
+
+def test_eval_draft_proposes_queries_of_a_dataset(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "care.txt").write_text(MANUAL)
+    folder = str(tmp_path / "docs")
+    assert cli("load", folder, "-d", "d", "--create", "--technique", "economy")[0] == 0
+
+    code, out, _ = cli("eval", "draft", "-d", "d", "--queries", "2")
+
+    assert code == 0
+    drafts = [json.loads(line) for line in out.splitlines()]
+    assert len(drafts) == 2
+    assert all(draft["draft"] for draft in drafts)
+
+
+@pytest.mark.parametrize("words", [[], ["docs", "-d", "d"]])
+def test_eval_draft_needs_one_kind_of_documents(cli: Cli, words: list[str]) -> None:
+    code, _, err = cli("eval", "draft", *words)
+
+    assert code == 2
+    assert "either DIR or --dataset" in split_error_lines(err)[0]
+
+
+def test_eval_of_a_large_folder_asks_first(
+    cli: Cli, emulator: Emulator, twelve_queries: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "MAX_UNCONFIRMED", 40)
+
+    words = ("eval", str(twelve_queries), "--corpus", str(twelve_queries.parent / "manuals"))
+    code, _, err = cli(*words)
+
+    assert code == 2
+    assert "a measurement with up to 48 documents" in split_error_lines(err)[0]
+    assert emulator.history == []

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
 import attrs
+from command_server import ForkedProgram
 
 from dify_kb import Client, Policy
 from dify_kb.emulator import Emulator
@@ -18,8 +18,8 @@ Cli = Callable[..., tuple[int, str, str]]
 Shell = Callable[[Emulator], Cli]
 """Creates a `Cli` for a server."""
 
-Program = Callable[..., subprocess.Popen[str]]
-"""Starts a command in a subprocess."""
+Program = Callable[..., ForkedProgram]
+"""Starts a command in a process."""
 
 
 def parse_json_lines(text: str) -> list[dict[str, Any]]:

@@ -6,51 +6,39 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from cli_runner import create_dataset_with_documents, list_document_names
+from cli_runner import Program, create_dataset_with_documents, list_document_names
+from command_server import ForkedProgram
 
 from dify_kb import Client
 from dify_kb.emulator import Emulator
 
 WHERE = ["--dataset", "base"]
 
-Started = Callable[..., tuple[subprocess.Popen[str], int]]
+Started = Callable[..., tuple[ForkedProgram, int]]
 
 
 @pytest.fixture
-def terminal(emulator: Emulator) -> Iterator[Started]:
+def terminal(program: Program) -> Iterator[Started]:
     """Yield a function that starts the program on a pseudo-terminal and returns both."""
-    started: list[tuple[subprocess.Popen[str], int]] = []
+    opened: list[int] = []
 
-    def start(*arguments: str) -> tuple[subprocess.Popen[str], int]:
+    def start(*arguments: str) -> tuple[ForkedProgram, int]:
         ours, theirs = pty.openpty()
-        process = subprocess.Popen(  # noqa: S603 -- our own program
-            [sys.executable, "-m", "dify_kb", *arguments],
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                "DIFY_BASE_URL": emulator.url,
-                "DIFY_API_KEY": emulator.api_key,
-            },
-        )
+        process = program(*arguments, stdin=theirs)
         os.close(theirs)
-        started.append((process, ours))
+        opened.append(ours)
         return process, ours
 
     yield start
-    for process, ours in started:
-        process.kill()
-        process.communicate()
+    for ours in opened:
         os.close(ours)
 
 
-def until_asked(process: subprocess.Popen[str]) -> str:
+def until_asked(process: ForkedProgram) -> str:
     assert process.stderr is not None
     told = ""
     while not told.endswith("[y/N] "):
@@ -92,10 +80,10 @@ def test_ctrl_c_at_the_confirmation_deletes_nothing(terminal: Started, emulator:
     assert len(list_document_names(emulator)) == 2
 
 
-def piped(emulator: Emulator, command: str) -> subprocess.CompletedProcess[str]:
+def piped(emulator: Emulator, programs: Path, command: str) -> subprocess.CompletedProcess[str]:
     environment = {"DIFY_BASE_URL": emulator.url, "DIFY_API_KEY": emulator.api_key}
     return subprocess.run(  # noqa: S603 -- our own program
-        ["/bin/sh", "-c", f"{sys.executable} -m dify_kb {command}"],
+        ["/bin/sh", "-c", f"{programs}/dify-kb {command}"],
         capture_output=True,
         text=True,
         check=False,
@@ -104,22 +92,24 @@ def piped(emulator: Emulator, command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("options", ["", "--json"])
-def test_list_into_a_closed_pipe_ends_without_error(emulator: Emulator, options: str) -> None:
+def test_list_into_a_closed_pipe_ends_without_error(
+    emulator: Emulator, programs: Path, options: str
+) -> None:
     with Client(emulator.url, emulator.api_key) as client:
         for number in range(150):
             client.datasets.create(f"base {number}")
 
-    ended = piped(emulator, f"datasets list {options} | head -1")
+    ended = piped(emulator, programs, f"datasets list {options} | head -1")
 
     assert ended.stderr == ""
     assert len(ended.stdout.splitlines()) == 1
 
 
-def test_deletion_continues_after_a_closed_pipe(emulator: Emulator) -> None:
+def test_deletion_continues_after_a_closed_pipe(emulator: Emulator, programs: Path) -> None:
     """The number of deleted documents must not depend on the size of the pipe's buffer."""
     create_dataset_with_documents(emulator, *(f"{number}.txt" for number in range(20)))
 
-    ended = piped(emulator, "documents delete --dataset base --all --yes | true")
+    ended = piped(emulator, programs, "documents delete --dataset base --all --yes | true")
 
     assert ended.stderr == "20 documents deleted.\n"
     assert list_document_names(emulator) == set()
