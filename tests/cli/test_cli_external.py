@@ -5,30 +5,32 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_server import ForkedProgram
 
 Cli = Callable[..., tuple[int, str, str]]
 
 
 @contextmanager
-def served(folder: Path, *arguments: str, **environment: str) -> Iterator[dict[str, Any]]:
-    """Serve a folder in a subprocess, and yield the JSON line that it prints."""
-    process = subprocess.Popen(  # noqa: S603 -- our own program
-        [
-            *(sys.executable, "-m", "dify_kb", "--json", "external", "serve", str(folder)),
-            *("--port", "0", *arguments),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "XDG_CACHE_HOME": str(folder.parent / "cache"), **environment},
+def served(
+    programs: Path, folder: Path, *arguments: str, **environment: str
+) -> Iterator[dict[str, Any]]:
+    """Serve a folder in a process, and yield the JSON line that it prints."""
+    process = ForkedProgram(
+        programs,
+        ["--json", "external", "serve", str(folder), "--port", "0", *arguments],
+        cwd=folder.parent,
+        env={
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            "XDG_CACHE_HOME": str(folder.parent / "cache"),
+            **environment,
+        },
     )
     told: dict[str, Any] = {}
     try:
@@ -39,12 +41,13 @@ def served(folder: Path, *arguments: str, **environment: str) -> Iterator[dict[s
         process.send_signal(signal.SIGINT)
         _, told["err"] = process.communicate(timeout=30)
         told["exit"] = process.returncode
+        process.close()
 
 
-def test_served_folder_passes_the_check(docs: Path, cli: Cli) -> None:
+def test_served_folder_passes_the_check(programs: Path, docs: Path, cli: Cli) -> None:
     """With default options: only the folder is given."""
     (docs / "more.md").write_text("The red button is for the device, and for nothing else.")
-    with served(docs) as told:
+    with served(programs, docs) as told:
         given = ["--api-key", told["api_key"], "--knowledge-id", told["knowledge_id"]]
         code, out, err = cli("external", "check", told["url"], *given)
 
@@ -58,11 +61,11 @@ def test_served_folder_passes_the_check(docs: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])
-def test_configured_key_is_never_printed(docs: Path, cli: Cli, how: str) -> None:
+def test_configured_key_is_never_printed(programs: Path, docs: Path, cli: Cli, how: str) -> None:
     key = "a-secret-key"
     arguments = ["--api-key", key] if how == "option" else []
     environment = {} if how == "option" else {"DIFY_EXTERNAL_API_KEY": key}
-    with served(docs, "--knowledge-id", "kb", *arguments, **environment) as told:
+    with served(programs, docs, "--knowledge-id", "kb", *arguments, **environment) as told:
         code, out, err = cli(
             *("--json", "external", "check", told["url"], "--api-key", key),
             *("--knowledge-id", "kb"),
@@ -102,8 +105,8 @@ def test_expected_errors_print_two_lines(cli: Cli, arguments: list[str], told: s
     assert err.count("\n") == 2
 
 
-def test_port_in_use_is_an_error(docs: Path, tmp_path: Path, cli: Cli) -> None:
-    with served(docs) as told:
+def test_port_in_use_is_an_error(programs: Path, docs: Path, tmp_path: Path, cli: Cli) -> None:
+    with served(programs, docs) as told:
         port = told["url"].rpartition(":")[2]
         index = str(tmp_path / "index.db")
         code, _, err = cli("external", "serve", str(docs), "--port", port, "--db", index)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
+from command_server import ForkedProgram
 
 from dify_kb.cli.emulator import _read_fault_plans
 
@@ -19,23 +18,20 @@ PLANS = {"server.info": ["503 x2"], "indexing": ["hang"]}
 
 
 @contextmanager
-def run_command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(  # noqa: S603 -- our own program
-        [sys.executable, "-m", "dify_kb", "--json", "emulator", "--port", "0", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+def run_command(programs: Path, folder: Path, *arguments: str) -> Iterator[ForkedProgram]:
+    process = ForkedProgram(
+        programs,
+        ["--json", "emulator", "--port", "0", *arguments],
+        cwd=folder,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     try:
         yield process
     finally:
-        process.kill()
-        process.communicate()
+        process.close()
 
 
-async def read_state(process: subprocess.Popen[str]) -> object:
+async def read_state(process: ForkedProgram) -> object:
     """Send one request, then return the state of the fault plans."""
     assert process.stdout is not None
     url = json.loads(process.stdout.readline())["url"]
@@ -59,8 +55,8 @@ def test_faults_option_accepts_json_and_a_file(tmp_path: Path) -> None:
     assert _read_fault_plans(json.dumps(PLANS)) == _read_fault_plans(str(path)) == PLANS
 
 
-async def test_faults_option_reads_standard_input() -> None:
-    with run_command("--faults", "-") as process:
+async def test_faults_option_reads_standard_input(programs: Path, tmp_path: Path) -> None:
+    with run_command(programs, tmp_path, "--faults", "-") as process:
         assert process.stdin is not None
         process.stdin.write(json.dumps(PLANS))
         process.stdin.close()
