@@ -79,6 +79,22 @@ async def test_objects_are_loaded_once(
     assert opened == ["00007.md"]
 
 
+async def test_unchanged_objects_of_a_bucket_with_versions_are_not_downloaded(
+    client: AsyncClient, bucket: S3Store, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the response to a download states the version."""
+    boto3.client("s3", endpoint_url=endpoint).put_bucket_versioning(
+        Bucket=bucket.config.get("bucket", ""), VersioningConfiguration={"Status": "Enabled"}
+    )
+    for text in (b"old", b"text"):
+        obstore.put(bucket, "a.md", text)
+    dataset = await create_dataset(client)
+    await client.load(dataset, make_url(bucket))
+    monkeypatch.setattr(CloudSource, "open", None)
+
+    assert count_outcomes(await client.load(dataset, make_url(bucket))) == {"unchanged": 1}
+
+
 async def test_ignore_file_below_the_prefix_applies(client: AsyncClient, bucket: S3Store) -> None:
     for key in (".difyignore", "docs/a.md", "docs/b.md", "docs/drafts/c.md"):
         obstore.put(bucket, key, b"a.md")
@@ -185,7 +201,9 @@ async def test_bucket_that_cannot_be_listed_is_an_error_with_advice(
     "url",
     [
         "s3://", "s3:///docs", "s3://key:secret@bucket/docs", "s3://bucket?region=a&color=b",
-        "gs://bucket?endpoint=x",
+        "gs://bucket?endpoint=x", "s3://key:se/secret@bucket/docs", "s3://[bucket/docs",
+        "s3://bucket/a/../b", "s3://bucket/a//b", "s3://bucket/%00", "s3://bucket?endpoint=host:80",
+        "s3://bucket?endpoint=https://key:secret@host", "s3://bucket?endpoint=https://[host",
     ],
 )  # fmt: skip
 async def test_invalid_address_is_refused_before_anything_is_sent(

@@ -37,6 +37,9 @@ _OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """The options of a URL, and their names in obstore."""
 
+_BUCKET: Final = re.compile(r"[\w$][\w.$-]*(?![^/?#])")
+_ENDPOINT: Final = re.compile(r"https?://[^/@\s?#]+(/[^@\s?#]*)?")
+
 _KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_URI")
 """Variables with which obstore finds credentials itself; otherwise boto3 reads profiles."""
 
@@ -63,7 +66,8 @@ class CloudSource(FileSource):
 
     Credentials come from the environment, for S3 also from AWS profiles if boto3 is installed.
     Requires `pip install 'dify-kb[cloud]'`. A scan costs one request per 1,000 objects, and reading
-    an object one.
+    an object one. A key with an empty segment (`a//b`), `.` or `..` as a segment, or a control
+    character ends the scan with an error: obstore does not list it.
 
     Args:
         url: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`. Options follow
@@ -75,13 +79,15 @@ class CloudSource(FileSource):
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._scheme = parts.scheme.lower()
-        if self._scheme not in _STORES or not parts.netloc or "@" in parts.netloc:
+        scheme, _, rest = url.partition("://")
+        self._scheme = scheme.lower()
+        if self._scheme not in _STORES or not _BUCKET.match(rest):
             raise ConfigError(
-                f"Invalid bucket address: {parts.scheme}://{parts.hostname or ''}{parts.path}.",
-                hint="Pass s3://bucket/prefix, gs://bucket/prefix or az://container/prefix.",
+                f"Invalid name of a bucket in an address of {scheme}://.",
+                hint="Pass s3://bucket/prefix, gs://bucket/prefix or az://container/prefix;"
+                " credentials belong into the environment.",
             )
+        parts = urlsplit(url)
         self._bucket, self._prefix = parts.netloc, unquote(parts.path).strip("/")
         self._options = self._parse_options(parts.query)
         self._store = self._open_store()
@@ -138,9 +144,8 @@ class CloudSource(FileSource):
         """
         try:
             found = obstore.get(self._store, entry.key)
-            token = found.meta["version"] or found.meta["e_tag"]
             stream = _ObjectStream(self, entry.key, found)
-            return OpenedEntry(stream, token, size=found.meta["size"])
+            return OpenedEntry(stream, _find_token(found.meta), size=found.meta["size"])
         except FileNotFoundError as error:
             raise SourceError(f"The object {entry.key!r} was deleted after the scan.") from error
         except (exceptions.BaseError, OSError) as error:
@@ -166,6 +171,11 @@ class CloudSource(FileSource):
     def _open_store(self) -> S3Store | GCSStore | AzureStore:
         endpoint = self._options.get("endpoint", os.environ.get("AWS_ENDPOINT_URL", ""))
         options: dict[str, Any] = dict(self._options)
+        if endpoint and not _is_endpoint(endpoint):
+            raise ConfigError(
+                "Invalid endpoint of a bucket.",
+                hint="Pass http://host:port or https://host, without credentials.",
+            )
         if self._scheme == "s3" and endpoint:
             options["endpoint"] = endpoint
         if self._scheme == "s3" and not any(map(os.environ.get, _KEYS)):
@@ -181,7 +191,7 @@ class CloudSource(FileSource):
                     **options,
                 ),
             )
-        except (exceptions.BaseError, OSError) as error:
+        except (exceptions.BaseError, OSError, ValueError) as error:
             described = self._describe(error, f"Cannot open {self._scheme}://{self._bucket}")
             raise ConfigError(described.summary, hint=described.hint) from error
 
@@ -213,6 +223,14 @@ class _ObjectStream:
         self._rest = b""
 
 
+def _is_endpoint(endpoint: str) -> bool:
+    """Return whether obstore accepts an endpoint: it panics at invalid ones."""
+    try:
+        return _ENDPOINT.fullmatch(endpoint) is not None and urlsplit(endpoint).port != 0
+    except ValueError:
+        return False
+
+
 def _read_aws_profile() -> dict[str, Any]:
     """Return the credentials of the AWS profile, if boto3 is installed and finds one."""
     try:
@@ -231,9 +249,14 @@ def _make_entry(found: ObjectMeta) -> SourceEntry:
     return SourceEntry(
         key=found["path"],
         size=found["size"],
-        token=found["version"] or found["e_tag"],
+        token=_find_token(found),
         mtime_ns=_nanoseconds(found["last_modified"]),
     )
+
+
+def _find_token(found: ObjectMeta) -> str | None:
+    """Return the ETag, which S3 sends in listings, too; the version only in responses."""
+    return found["e_tag"] or found["version"]
 
 
 def _summarize(error: Exception) -> str:
