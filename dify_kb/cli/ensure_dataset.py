@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from dify_kb import AsyncClient, Dataset, ModelRef, ModelType
-from dify_kb.errors import ConflictError
+from dify_kb.errors import ConfigError, ConflictError
+from dify_kb.ingest.journal import read_journal
+from dify_kb.ingest.journal.journal_database import require_journal
 from dify_kb.models import UNSET, Unset
 
 from . import name_lookup, output
@@ -21,8 +24,11 @@ async def ensure_dataset(
     *,
     create: bool,
     dry_run: bool,
+    check: Callable[[], Awaitable[None]] | None = None,
 ) -> Dataset | None:
     """Return the dataset to load into, created with `create`; None if a dry run would create it.
+
+    `check` is called before the dataset is created, and raises if nothing could be loaded.
 
     Servers do not keep names unique when datasets are created at the same time (measured on
     1.14.2: 8 parallel creates made 1 to 4 datasets). With `create`, the oldest dataset of the name
@@ -41,6 +47,8 @@ async def ensure_dataset(
     if dry_run:
         output.note(f"The dataset {output.escape(name)} would be created.")
         return None
+    if check is not None:
+        await check()
     created = await _create_dataset(client, name, technique)
     same_name = await _find_by_name(client, name)
     if all(dataset.id != created.id for dataset in same_name):  # a list may lag behind
@@ -84,6 +92,23 @@ async def ensure_series(
         if created is not None:
             datasets.append(created)
     return datasets
+
+
+def require_new_journal(journal: Path) -> None:
+    """Check that a journal is not that of another dataset. Blocking.
+
+    Raises:
+        ConfigError: it belongs to a dataset.
+        JournalError: the file is not a journal.
+    """
+    require_journal(journal)
+    if journal.exists() and journal.stat().st_size:
+        overview = read_journal.read_overview(journal)
+        raise ConfigError(
+            f"Journal {journal} belongs to dataset {overview.dataset_name or overview.dataset},"
+            " not to a new one.",
+            hint="Pass another --journal, or omit it. Nothing was created.",
+        )
 
 
 async def _create_dataset(client: AsyncClient, name: str, technique: Technique | None) -> Dataset:

@@ -358,10 +358,12 @@ def load(
         url_list=urls_from,
         null=null,
         rules=rules,
+        journal=journal,
         dry_run=dry_run,
         stops_at_first_failure=errors == "stop",
         verifies=wait == "verified",
         start_load=start,
     )
+    runner.check()
     with open_log(log_file) as log:
         runner.run(log)

@@ -7,7 +7,8 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
@@ -41,10 +42,12 @@ from dify_kb.ingest import (
 )
 from dify_kb.ingest.progress import ProgressState
 from dify_kb.ingest.progress_display import ProgressDisplay, progress_display, show_nothing
+from dify_kb.ingest.sources.scan import Scanner
 
 from . import completion, dry_run, exit_codes, load_summary, output
+from .bulk import format_count
 from .command_line import instruct_repetition
-from .ensure_dataset import ensure_dataset, ensure_series
+from .ensure_dataset import ensure_dataset, ensure_series, require_new_journal
 from .files_from import MISSING_REASON, FilesFrom
 from .log_file import LoadLog
 from .name_lookup import SERIES
@@ -79,6 +82,7 @@ class LoadRunner:
     url_list: str | None
     null: bool
     rules: ScanRules
+    journal: Path | None
     dry_run: bool
     stops_at_first_failure: bool
     """Whether the first failure stops the load; it then exits with the code of failed files."""
@@ -99,22 +103,25 @@ class LoadRunner:
     _sources: Sequence[FileSource] = field(default=(), init=False)
 
     def run(self, log: LoadLog) -> None:
-        """Run the load and write its results to a log.
+        """Run the load and write its results to a log, after `check`.
 
         Raises:
-            ConfigError: the source is not valid.
             typer.Exit: with the exit code.
         """
         self._log = log
-        self._check()
         self._interrupt.exit_message = lambda: f"Stopped immediately.\nnext:  {self._resume_hint()}"
         code = self.command.run_interruptible(self._load, self._interrupt)
         if self._interrupt.was_cancelled and code != BROKEN_PIPE_EXIT:
             self._report_interruption(code)
         raise typer.Exit(code)
 
-    def _check(self) -> None:
-        """Validate the source before a dataset is created for it."""
+    def check(self) -> None:
+        """Validate the source, before a log file or a dataset is created for it.
+
+        Raises:
+            ConfigError: the source or a pattern is not valid.
+        """
+        Scanner.from_rules(self.rules)
         if self.url_list is not None:
             if self.paths or self.list_file is not None:
                 raise ConfigError(
@@ -187,6 +194,7 @@ class LoadRunner:
                 return self._report_finished(
                     await dry_run.scan_source(source, self.rules, self._handle_event)
                 )
+            self._announce_new_journal(targets)
             names = [target.name for target in targets]
             completion.remember_datasets(self.command.address, names)
             if len(names) > 1:
@@ -209,14 +217,20 @@ class LoadRunner:
         """Return the dataset or the series to load into; none if a dry run would create it."""
         if SERIES not in self.dataset:
             target = await ensure_dataset(
-                client, self.dataset, self.technique, create=self.create, dry_run=self.dry_run
+                client,
+                self.dataset,
+                self.technique,
+                create=self.create,
+                dry_run=self.dry_run,
+                check=partial(self._check_before_creation, source),
             )
             return [] if target is None else [target]
-        reader = await create_source_reader(source)
-        await anyio.to_thread.run_sync(reader.prepare, abandon_on_cancel=True)
-        files = 0
-        async for batch in reader.batches(self.rules):
+        found = files = 0
+        async for batch in self._scan(source):
+            found += len(batch)
             files += sum(not isinstance(file, ItemResult) for file in batch)
+        if not found:
+            raise self._no_files_error()
         return await ensure_series(
             client,
             self.dataset,
@@ -224,6 +238,47 @@ class LoadRunner:
             max(1, math.ceil(files / self.per_dataset)),
             create=self.create,
             dry_run=self.dry_run,
+        )
+
+    async def _scan(self, source: Source) -> AsyncIterator[Sequence[object]]:
+        reader = await create_source_reader(source)
+        await anyio.to_thread.run_sync(reader.prepare, abandon_on_cancel=True)
+        async for batch in reader.batches(self.rules):
+            yield batch
+
+    async def _check_before_creation(self, source: Source) -> None:
+        """Check that a new dataset would not stay empty because of an error.
+
+        Raises:
+            ConfigError: the journal belongs to another dataset.
+            JournalError: the file is not a journal.
+            KnowledgeError: there are no files.
+        """
+        if self.journal is not None:
+            await anyio.to_thread.run_sync(require_new_journal, self.journal)
+        if self._files_from is not None:  # it has a first file
+            return
+        async for batch in self._scan(source):
+            if batch:
+                return
+        raise self._no_files_error()
+
+    def _announce_new_journal(self, targets: Sequence[Dataset]) -> None:
+        if self.journal is None or self.dry_run or self.journal.exists():
+            return
+        if count := sum(target.document_count or 0 for target in targets):
+            output.note(
+                f"New journal {output.escape(str(self.journal))}: it does not know the"
+                f" {format_count(count, 'document')} of {output.escape(targets[0].name)}. Files"
+                " with their names are sent again, as --on-existing says."
+            )
+
+    def _no_files_error(self) -> KnowledgeError:
+        names = [source.identity for source in self._sources] or self.paths
+        places = ", ".join(map(output.escape, names))
+        return KnowledgeError(
+            f"No files to load in {places}.",
+            hint="Check PATH, --include and --exclude. Hidden files require an --include.",
         )
 
     def _record_listed(self, result: ItemResult) -> None:
@@ -266,12 +321,7 @@ class LoadRunner:
             and report.stopped in {None, StopReason.NO_FILES}
             and self._files_from is None
         ):
-            names = [source.identity for source in self._sources] or self.paths
-            places = ", ".join(map(output.escape, names))
-            raise KnowledgeError(
-                f"No files to load in {places}.",
-                hint="Check PATH, --include and --exclude. Hidden files require an --include.",
-            )
+            raise self._no_files_error()
         self._print(report)
         first_item = self.stops_at_first_failure and report.stopped is StopReason.MAX_FAILURES
         if self._named_skipped and not self.dry_run:
