@@ -123,6 +123,7 @@ class InstanceBenchmark:
     _searches: list[SearchResult] = field(factory=list, init=False)
     _indexed: IndexingResult | None = field(default=None, init=False)
     _listed: Sequence[ListPageLatency] = field(factory=list, init=False)
+    _models: Sequence[str] = field(default=(), init=False)
     _notes: list[str] = field(factory=list, init=False)
     _error: KnowledgeError | None = field(default=None, init=False)
     """The first error, raised if no upload succeeds."""
@@ -143,6 +144,7 @@ class InstanceBenchmark:
         where = await self._describe_environment()
         embedding, rerank = await self._choose_models()
         technique = "high_quality" if embedding else "economy"
+        self._models = [f"{one.provider}:{one.model}" for one in (embedding, rerank) if one]
         async with temporary_dataset(self.client, technique, embedding or UNSET) as dataset:
             await self._run_part("indexing", partial(self._measure_indexing, dataset))
             factories = list_search_methods(embedding=embedding, rerank=rerank)
@@ -311,6 +313,7 @@ class InstanceBenchmark:
             where=where,
             plan=self.plan.name,
             load=self.plan.estimate_load(),
+            models=self._models,
             uploads=sorted(self._uploads, key=lambda row: row.size),
             indexed=self._indexed,
             searches=self._searches,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .benchmark_plan import KIB, MIB
-from .html_report import Chart, ChartSeries, PageSection, ReportTable, format_number, render_page
+from .html_report import PageSection, ReportTable, render_page
+from .results import has_stub_models
+from .svg_charts import Chart, ChartSeries, format_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
         SearchResult,
         UploadResult,
     )
+    from .saturation_point import SaturationPoint
 
 
 def render_instance_page(report: InstanceReport) -> str:
@@ -31,7 +34,88 @@ def render_instance_page(report: InstanceReport) -> str:
         *([_list_latency_section(report.listed)] if report.listed else []),
         _error_section(report),
     ]
-    return render_page("Dify server benchmark", instance_facts(report), sections)
+    return render_page(
+        "Dify server benchmark",
+        instance_facts(report),
+        sections,
+        verdict=instance_verdict(report),
+        warnings=instance_warnings(report),
+    )
+
+
+MANY_FILES = 10_000
+"""The number of files in the sentences about the time that a load takes."""
+
+
+def instance_verdict(report: InstanceReport) -> str:
+    """Return the result in a few sentences: uploads, indexing, searches."""
+    known = [(row.size, row.knee) for row in report.uploads if row.knee is not None]
+    parts = [_judge_uploads(*known[0])] if known else ["Uploads could not be measured."]
+    if report.indexed is not None:
+        parts.append(_judge_indexing(report.indexed))
+    if times := [row.levels[0] for row in report.searches if row.levels and row.levels[0].latency]:
+        slowest = max(level.latency.p95 for level in times if level.latency)
+        parts.append(f"A single search takes up to {format_duration(slowest)} (95th percentile).")
+    return " ".join(parts)
+
+
+def _judge_uploads(size: int, knee: SaturationPoint) -> str:
+    rate = f"{format_number(knee.most)} files/s"
+    takes = f"{MANY_FILES:,} files of {format_size(size)} take"
+    duration = format_duration(MANY_FILES / knee.most)
+    if not knee.reached:
+        return (
+            f"More than {knee.at_once} uploads at once may be useful: the server accepted {rate}"
+            f" and was not saturated; {takes} at most {duration} to upload."
+        )
+    noun = "upload at once is" if knee.at_once == 1 else "uploads at once are"
+    return f"{knee.at_once} {noun} enough: {rate}; {takes} {duration} to upload."
+
+
+def _judge_indexing(result: IndexingResult) -> str:
+    failures = ""
+    if result.failed:
+        reason = next(iter(result.reasons), "")
+        failures = (
+            f" {result.failed} of {result.documents} documents failed"
+            f"{f' ({reason})' if reason else ''}."
+        )
+    if result.unfinished:
+        failures += f" {result.unfinished} were not indexed in time."
+    if not result.rate:
+        return f"No document was indexed.{failures}"
+    return (
+        f"Indexing adds {format_number(result.rate)} documents/s, {MANY_FILES:,} in"
+        f" {format_duration(MANY_FILES / result.rate)}.{failures}"
+    )
+
+
+STUB_WARNING = (
+    "Measured with the stub models of the embedded server, which answer at once: indexing and"
+    " searches with real models are slower."
+)
+
+
+def instance_warnings(report: InstanceReport) -> Sequence[str]:
+    """Return what one has to know to judge the result."""
+    if not has_stub_models(report.models):
+        return []
+    return [STUB_WARNING]
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in one unit with two digits: `45 ms`, `6.5 minutes`, `2.3 hours`."""
+    if seconds < 1:
+        return f"{1000 * seconds:.2g} ms"
+    for unit, length, most in (("second", 1, 90), ("minute", 60, 5400), ("hour", 3600, 172_800)):
+        if seconds < most:
+            return _format_unit(seconds / length, unit)
+    return _format_unit(seconds / 86_400, "day")
+
+
+def _format_unit(value: float, unit: str) -> str:
+    text = f"{value:.2g}" if value < 100 else f"{value:,.0f}"  # noqa: PLR2004 -- two digits
+    return f"{text} {unit}{'' if text == '1' else 's'}"
 
 
 def _upload_section(result: UploadResult) -> PageSection:
@@ -68,10 +152,17 @@ def _upload_section(result: UploadResult) -> PageSection:
     )
     return PageSection(
         heading=f"Uploads of {name}",
-        text=f"{describe_saturation(result)} Bars show the minimum and maximum of the rounds.",
+        text=f"{describe_saturation(result)} {SATURATION_EXPLANATION} Bars show the minimum and"
+        " maximum of the rounds.",
         charts=(rate, latency),
         table=upload_table(result),
     )
+
+
+SATURATION_EXPLANATION = (
+    "The saturation point is the lowest number of concurrent requests that reaches 95 % of the"
+    " highest rate: with more of them, each only waits longer."
+)
 
 
 def _indexing_section(result: IndexingResult) -> PageSection:
@@ -83,7 +174,8 @@ def _indexing_section(result: IndexingResult) -> PageSection:
     )
     return PageSection(
         heading="Indexing",
-        text="Queue time and work time are by the server's timestamps, in whole seconds.",
+        text="Of the documents that were indexed; failed ones are not counted as available. Queue"
+        " time and work time are by the server's timestamps, in whole seconds.",
         charts=(chart,),
         table=indexing_table(result),
     )
@@ -125,7 +217,13 @@ def _search_section(result: Sequence[SearchResult]) -> PageSection:
                 ],
             ),
         ]
-    return PageSection(heading="Retrieval", charts=charts, table=search_table(result))
+    return PageSection(
+        heading="Retrieval",
+        text="Top k is the number of passages per search; higher concurrency than at the highest"
+        " rate only adds waiting time.",
+        charts=charts,
+        table=search_table(result),
+    )
 
 
 def _list_latency_section(result: Sequence[ListPageLatency]) -> PageSection:
@@ -233,7 +331,7 @@ def indexing_table(result: IndexingResult) -> ReportTable:
         ["documents/s", format_number(result.rate), ""],
         *([name, *_spread_cells(spread)] for name, spread in times),
     ]
-    return ReportTable(columns=("", result.technique, "spread"), rows=rows)
+    return ReportTable(columns=("", result.technique, "spread"), rows=rows, sortable=False)
 
 
 def list_latency_table(result: Sequence[ListPageLatency]) -> ReportTable:
@@ -261,6 +359,7 @@ def instance_facts(report: InstanceReport) -> Sequence[tuple[str, str]]:
         ("machine", f"{where.machine}, {where.processors} processors, Python {where.python}"),
         ("client", f"dify-kb {where.client}"),
         ("latency of a small read", ping),
+        ("models", ", ".join(report.models) or "none (economy)"),
         ("cost", f"{report.requests:,} requests, {report.documents:,} documents"),
     ]
 

@@ -138,6 +138,9 @@ class InstanceReport:
     load: LoadEstimate
     """The maximum that was announced."""
 
+    models: Sequence[str]
+    """The embedding and reranking models, as `provider:model`."""
+
     uploads: Sequence[UploadResult]
     indexed: IndexingResult | None
     searches: Sequence[SearchResult]

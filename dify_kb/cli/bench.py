@@ -113,21 +113,15 @@ def measure(
         else read_user_files(folder, documents=plan.documents, size=plan.corpus_bytes)
     )
     tally = RequestCounter()
-    documents = plan.estimate_load().documents
-    is_embedded = (command.address or "").startswith("emulator:")
-    asks = documents > MAX_UNCONFIRMED and not (yes or is_embedded)
-    if asks:
-        bulk.require_terminal(f"a benchmark with up to {documents:,} documents", "start")
+    confirms = require_confirmation(command, plan.estimate_load().documents, yes=yes)
 
     async def main() -> int:
         async with command.create_client(
             on_event=tally.record, concurrency=plan.estimate_load().at_once
         ) as client:
             output.note(benchmark_output.describe_measurement(client.base_url, plan))
-            if asks and not await bulk.ask("Start?"):
-                raise KnowledgeError(
-                    "Nothing was measured.", hint="Answer y to start, or pass --yes."
-                )
+            if confirms:
+                await confirm_start()
             with benchmark_output.show_progress(
                 quiet=command.quiet, plain=command.verbose
             ) as on_progress:
@@ -149,6 +143,29 @@ def measure(
         return 0
 
     command.run(main, interrupt_message=benchmark_output.CLEANUP_NOTICE)
+
+
+def require_confirmation(command: CommandContext, documents: int, *, yes: bool) -> bool:
+    """Return whether a measurement that creates so many documents has to be confirmed.
+
+    Raises:
+        ConfigError: it has, and standard input is not a terminal.
+    """
+    is_embedded = (command.address or "").startswith("emulator:")
+    if documents <= MAX_UNCONFIRMED or yes or is_embedded:
+        return False
+    bulk.require_terminal(f"a measurement with up to {documents:,} documents", "start")
+    return True
+
+
+async def confirm_start() -> None:
+    """Request confirmation of a measurement on the terminal.
+
+    Raises:
+        KnowledgeError: it was not confirmed.
+    """
+    if not await bulk.ask("Start?"):
+        raise KnowledgeError("Nothing was measured.", hint="Answer y to start, or pass --yes.")
 
 
 @bench.command("compare")
@@ -174,33 +191,40 @@ def compare(
 ) -> None:
     """Print the differences between two saved reports.
 
-    Both are reports of `bench`, or both of `eval`. A value changed if it differs by more than 10 %
-    and by more than the spread of both runs.
+    Both are reports of `bench`, or both of `eval`. A speed changed if it differs by more than 10 %
+    and by more than the spread of both runs, a metric of `eval` if it differs by more than chance.
+    With --fail-on, parts that are missing in AFTER count as worse.
     """
     from dify_kb.bench import results
-    from dify_kb.bench.report_comparison import compare_reports
+    from dify_kb.bench.report_comparison import compare_reports, list_missing_parts
 
     from .benchmark_output import print_differences
 
     share = None if fail_on is None else _parse_percentage(fail_on)
     earlier, later = results.load_report(before), results.load_report(after)
-    if earlier.type != later.type:
-        raise ConfigError(
-            f"Reports of different commands: {before} ({earlier.type}), {after} ({later.type}).",
-            hint="Compare two reports of `bench`, or two of `eval`.",
-        )
     differences = compare_reports(earlier, later)
     if is_json_output(context):
         for row in differences:
             output.print_model("difference", row)
     else:
-        print_differences(differences, everything=everything, sides=(earlier, later))
+        print_differences(differences, everything=everything, sides=_side_names(before, after))
+    missing = list_missing_parts(earlier, later)
+    for part in missing:
+        output.err.print(f"missing  Not measured in {output.escape(after.name)}: {part}.")
     worse = [row for row in differences if share is not None and row.is_worse_by(share)]
     if worse:
         subject = "1 value is" if len(worse) == 1 else f"{len(worse)} values are"
         names = "; ".join(row.name for row in worse)
         output.err.print(f"failed  {subject} worse by more than {fail_on}: {output.escape(names)}")
+    if worse or (missing and share is not None):
         raise typer.Exit(exit_codes.GENERAL_ERROR)
+
+
+def _side_names(before: Path, after: Path) -> tuple[str, str]:
+    """Return the headings of both files: their names, with folders only where these differ."""
+    if before.name != after.name:
+        return before.name, after.name
+    return str(before), str(after)
 
 
 def _parse_percentage(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -14,8 +15,9 @@ from attrs import define
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dify_kb.bench import render_instance_report
-from dify_kb.bench.html_report import ReportTable, format_number
-from dify_kb.bench.quality.render_quality_report import quality_facts, quality_table
+from dify_kb.bench.html_report import ReportTable
+from dify_kb.bench.quality import render_quality_report
+from dify_kb.bench.svg_charts import format_number
 from dify_kb.errors import ConfigError
 
 from . import output
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from dify_kb.bench.benchmark_plan import BenchmarkPlan
     from dify_kb.bench.benchmark_progress import OnProgress, ProgressStep
     from dify_kb.bench.report_comparison import Difference
-    from dify_kb.bench.results import InstanceReport, QualityReport, Report
+    from dify_kb.bench.results import InstanceReport, QualityReport
 
 LINE_INTERVAL = 5.0
 """Seconds between progress lines if no bar is shown."""
@@ -76,6 +78,13 @@ class _PlainSteps:
         output.err.print(f"{seconds:6.0f} s  {step.phase:10}  {output.escape(step.description)}")
 
 
+def _print_verdict(verdict: str, warnings: Sequence[str]) -> None:
+    output.out.print(output.escape(verdict))
+    for warning in warnings:
+        output.note(f"warning: {output.escape(warning)}")
+    output.out.print("")
+
+
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Print names and values as a table."""
     output.print_table(("", ""), facts)
@@ -95,16 +104,20 @@ def check_writable(files: Sequence[Path | None]) -> None:
         ConfigError: a file cannot be written.
     """
     for file in files:
-        if file is None:
-            continue
-        try:
-            with file.open("a"):
-                pass
-        except OSError as error:
+        if file is not None and (code := _find_write_error(file)):
             raise ConfigError(
-                f"Cannot write to {file}: {error.strerror}.",
+                f"Cannot write to {file}: {os.strerror(code)}.",
                 hint="Pass a file in a folder that exists and is writable.",
-            ) from error
+            )
+
+
+def _find_write_error(file: Path) -> int:
+    """Return the number of the error of writing a file, without creating it; else 0."""
+    if file.is_dir():
+        return errno.EISDIR
+    if not file.exists() and not file.parent.is_dir():
+        return errno.ENOENT
+    return 0 if os.access(file if file.exists() else file.parent, os.W_OK) else errno.EACCES
 
 
 def save_file(file: Path | None, text: str) -> None:
@@ -169,6 +182,10 @@ def describe_measurement(url: str, plan: BenchmarkPlan) -> str:
 
 def print_instance_report(report: InstanceReport) -> None:
     """Print the report of `bench`."""
+    _print_verdict(
+        render_instance_report.instance_verdict(report),
+        render_instance_report.instance_warnings(report),
+    )
     print_facts(render_instance_report.instance_facts(report))
     for row in report.uploads:
         size = render_instance_report.format_size(row.size)
@@ -194,9 +211,9 @@ def print_differences(
     found: Sequence[Difference],
     *,
     everything: bool,
-    sides: tuple[Report, Report],
+    sides: tuple[str, str],
 ) -> None:
-    """Print the differences between two reports."""
+    """Print the differences between two reports. `sides` are the headings of their values."""
     shown = [row for row in found if everything or row.verdict != "same"]
     if shown:
         rows = [
@@ -210,8 +227,7 @@ def print_differences(
             ]
             for row in shown
         ]
-        names = tuple(side.where.when for side in sides)
-        columns = ("", *names, "unit", "ratio", "")
+        columns = ("", *sides, "unit", "ratio", "")
         heading = "All values" if everything else "Changed values"
         print_report_table(heading, ReportTable(columns=columns, rows=rows))
     same = len(found) - len([row for row in found if row.verdict != "same"])
@@ -220,7 +236,13 @@ def print_differences(
 
 def print_quality_report(report: QualityReport) -> None:
     """Print the report of `eval`."""
-    print_facts(quality_facts(report))
-    print_report_table("Configurations, best nDCG first", quality_table(report))
+    _print_verdict(
+        render_quality_report.quality_verdict(report),
+        render_quality_report.quality_warnings(report),
+    )
+    print_facts(render_quality_report.quality_facts(report))
+    print_report_table(
+        "Configurations, best nDCG first", render_quality_report.quality_table(report)
+    )
     for note in report.notes:
         output.note(f"note: {output.escape(note)}")

@@ -33,6 +33,7 @@ INSTANCE = InstanceReport(
     where=HERE,
     plan="quick",
     load=LoadEstimate(documents=10, bytes=1000, searches=10, at_once=2, seconds=10.0),
+    models=[],
     uploads=[
         UploadResult(
             size=4096,

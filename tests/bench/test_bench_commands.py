@@ -303,7 +303,7 @@ def test_eval_gates_exit_with_3(cli: Cli, twelve_queries: Path, tmp_path: Path) 
     code, out, err = cli(*words, "-d", "bad", "--against", str(saved), "--no-worse")
     assert code == 3
     assert "failed  keyword: recall@1: 0.000 is worse than 1.000" in err
-    assert re.search(r"^ +before.json +now +unit +ratio", out, re.MULTILINE)
+    assert re.search(r"^ +before\.json +now +unit +ratio *$", out, re.MULTILINE), out
     assert cli(*words, "-d", "bad", "--against", str(saved))[0] == 0
 
 

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dify_kb.bench.html_report import (
+from dify_kb.bench.html_report import PageSection, ReportTable, render_page
+from dify_kb.bench.svg_charts import (
+    HEIGHT,
     TICKS,
+    WIDTH,
     Chart,
     ChartSeries,
-    PageSection,
-    ReportTable,
     format_number,
     render_legend,
-    render_page,
     render_svg,
     round_up_axis,
 )
@@ -65,8 +65,8 @@ def test_every_point_lies_within_the_chart(points: list[tuple[float, float]], sc
     circles = list(root.iter(f"{SVG}circle"))
     assert len(circles) == len(points)
     for circle in circles:
-        assert 0 <= float(circle.attrib["cx"]) <= 640
-        assert 0 <= float(circle.attrib["cy"]) <= 300
+        assert 0 <= float(circle.attrib["cx"]) <= WIDTH
+        assert 0 <= float(circle.attrib["cy"]) <= HEIGHT
 
 
 def test_series_differ_without_colours() -> None:
@@ -75,7 +75,7 @@ def test_series_differ_without_colours() -> None:
 
     dashes = re.findall(r'<polyline [^>]*?(?:stroke-dasharray="([^"]*)")?/>', text)
     assert len(set(dashes)) == 8
-    assert render_legend(chart(*several)).count("<li>") == 8
+    assert render_legend(chart(*several)).count("<li ") == 8
     assert render_legend(chart(several[0])) == ""
 
 
@@ -101,10 +101,10 @@ def test_page_is_self_contained_and_escapes_names() -> None:
         "T", [("server", "<b>")], [PageSection(heading="H", charts=[chart()], table=table)]
     )
 
-    assert "<script" not in text
+    assert text.count("<script") == 1
     assert "&lt;script&gt;" in text
     assert "<dd>&lt;b&gt;</dd>" in text
     assert text.count('class="chosen"') == 1
-    addresses = set(re.findall(r'(?:src|href|url\()\s*=?\s*"?([^"\s>]+)', text))
+    addresses = set(re.findall(r'(?:\bsrc=|href=|url\()\s*"?([^"\s>]+)', text))
     assert addresses == set()
     assert text.startswith("<!doctype html>\n<html lang=")

@@ -76,7 +76,6 @@ async def test_whole_plan_is_measured_and_datasets_are_deleted(
         assert 0 < level.rate.low <= level.rate.median <= level.rate.high
         assert level.latency is not None
         assert 0 < level.latency.p50 <= level.latency.p95 <= level.latency.longest
-    assert small.knee is not None
     assert {row.method for row in report.searches} == {
         "semantic",
         "full text",
@@ -109,7 +108,7 @@ async def test_whole_plan_is_measured_and_datasets_are_deleted(
     assert json.loads(dump_report(read)) == json.loads(dump_report(report))
     page = render_instance_page(read)
     assert page.count("<figure>") == 2 * 2 + 1 + 2 + bool(report.listed)
-    assert "<script" not in page
+    assert page.count("<script") == 1
 
 
 async def test_list_latency_is_measured_as_the_dataset_grows(

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dify_kb.bench.html_report import (
-    Chart,
-    ChartSeries,
-    PageSection,
-    ReportTable,
-    format_number,
-    render_page,
-)
+from dify_kb.bench.html_report import PageSection, ReportTable, render_page
+from dify_kb.bench.results import has_stub_models
+from dify_kb.bench.significance import MIN_QUERIES
+from dify_kb.bench.svg_charts import Chart, ChartSeries, format_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,21 +19,86 @@ LEGEND = (
     "Recall@k: part of the relevant items among the first k chunks. MRR: mean of 1 / rank of the"
     " first relevant item. nDCG: quality of the order, 1 is perfect; ± is two standard errors."
     " Missed: queries for which nothing relevant was found. Characters: mean length of a chunk;"
-    " longer chunks contain more and cost more tokens. Bold rows do not differ significantly from"
-    " the best one."
+    " longer chunks contain more and cost more tokens. Bold rows are not worse than the best one by"
+    " more than chance (randomization test over all rows, 95 %)."
 )
+
+MODEL_FREE_METHODS = frozenset({"keyword", "full text"})
+"""Search methods that call no model."""
+
+STUB_MARK = " (stub model)"
+
+STUB_WARNING = (
+    "Rows with “stub model” were searched with the stub models of the embedded server, which match"
+    " words and parts of words, not meaning. They say nothing about a real embedding model."
+)
+
+
+def quality_verdict(report: QualityReport) -> str:
+    """Return the result in a sentence: the best row, and which others are as good."""
+    best, *others = report.rows
+    k = str(report.ks[min(1, len(report.ks) - 1)])
+    first = "the first passage" if k == "1" else f"the first {k} passages"
+    name = f"{best.base}, {_method_name(report, best)}"
+    found = f"{100 * best.recall[k].value:.0f} % of the answers among {first}"
+    if report.queries < MIN_QUERIES:
+        return (
+            f"Too few queries to tell search methods apart: {report.queries}, at least"
+            f" {MIN_QUERIES} are needed. Highest: {name}, with {found}."
+        )
+    tied = sum(row.tied for row in others)
+    if not others:
+        return f"{name} finds {found}."
+    if not tied:
+        return f"Best: {name}, with {found}. All {len(others)} others are worse."
+    rest = f", {len(others) - tied} worse" if len(others) > tied else ""
+    return (
+        f"Highest: {name}, with {found}; {tied} of {len(others)} others are as good, as far as"
+        f" {report.queries} queries can tell{rest}."
+    )
+
+
+def quality_warnings(report: QualityReport) -> Sequence[str]:
+    """Return what one has to know to judge the result."""
+    warnings = [STUB_WARNING] if any(_uses_stub(report, row) for row in report.rows) else []
+    if report.drafts:
+        warnings.append(
+            f"{report.drafts} of {report.queries} queries are drafts that nobody has reviewed: they"
+            " repeat words of their answers, which flatters keyword search."
+        )
+    return warnings
+
+
+def _uses_stub(report: QualityReport, row: QualityRow) -> bool:
+    return has_stub_models(report.models) and row.method not in MODEL_FREE_METHODS
+
+
+def _method_name(report: QualityReport, row: QualityRow) -> str:
+    return f"{row.method}{STUB_MARK if _uses_stub(report, row) else ''}"
 
 
 def quality_table(report: QualityReport) -> ReportTable:
     """Return a table of all rows, with those highlighted that are as good as the best."""
     max_k = max(report.ks)
     columns = ("dataset", "method", *(f"recall@{k}" for k in report.ks), "MRR", f"nDCG@{max_k}",
-               "±", "missed", "characters", "p50 ms", "")  # fmt: skip
+               "±", "missed", "characters", "p50 ms", "result")  # fmt: skip
+    is_told = report.queries >= MIN_QUERIES
     return ReportTable(
         columns=columns,
-        rows=[_row_cells(row, report.ks, best=not index) for index, row in enumerate(report.rows)],
-        highlighted=[index for index, row in enumerate(report.rows) if row.tied],
+        rows=[
+            _row_cells(report, row, _describe_result(row, is_told=is_told, best=not index))
+            for index, row in enumerate(report.rows)
+        ],
+        highlighted=[index for index, row in enumerate(report.rows) if row.tied and is_told],
     )
+
+
+def _describe_result(row: QualityRow, *, is_told: bool, best: bool) -> str:
+    if not is_told:
+        return "too few to tell"
+    if best:
+        return "best"
+    return "as good" if row.tied else "worse"
 
 
 def quality_facts(report: QualityReport) -> Sequence[tuple[str, str]]:
@@ -64,7 +125,8 @@ def render_quality_page(report: QualityReport) -> str:
             scale="doubling",
             series=[
                 ChartSeries(
-                    name=row.method, points=[(k, row.recall[str(k)].value) for k in report.ks]
+                    name=_method_name(report, row),
+                    points=[(k, row.recall[str(k)].value) for k in report.ks],
                 )
                 # The same order in each chart, so that a method has the same colour.
                 for row in sorted(report.rows, key=lambda row: row.method)
@@ -91,21 +153,27 @@ def render_quality_page(report: QualityReport) -> str:
         )
     if report.notes:
         sections.append(PageSection(heading="Notes", text=" ".join(report.notes)))
-    return render_page("Dify retrieval quality", quality_facts(report), sections)
+    return render_page(
+        "Dify retrieval quality",
+        quality_facts(report),
+        sections,
+        verdict=quality_verdict(report),
+        warnings=quality_warnings(report),
+    )
 
 
-def _row_cells(row: QualityRow, ks: Sequence[int], *, best: bool) -> Sequence[str]:
+def _row_cells(report: QualityReport, row: QualityRow, result: str) -> Sequence[str]:
     return [
         row.base,
-        row.method,
-        *(_format_part(row.recall[str(k)]) for k in ks),
+        _method_name(report, row),
+        *(_format_part(row.recall[str(k)]) for k in report.ks),
         _format_part(row.mrr),
         _format_part(row.ndcg),
         f"{row.ndcg.error:.2f}",
         str(row.missed),
         format_number(row.characters),
         format_number(1000 * row.latency.p50) if row.latency else "-",
-        "best" if best else "as good" if row.tied else "",
+        result,
     ]
 
 
