@@ -19,7 +19,8 @@ from attrs import define, field, frozen
 from emulator_client import EmulatorClient, Response
 from recorded_shapes import UNFINISHED_STATUSES, ShapeComparison, compare_responses
 
-from dify_kb.emulator import ManualClock
+from dify_kb.emulator import Emulator, ManualClock
+from dify_kb.emulator.store import TagRow
 from dify_kb.emulator.stub_models import EMBEDDING_MODEL, PROVIDER_NAME, RERANKING_MODEL
 
 DATA = Path(__file__).parent / "data" / "replay"
@@ -89,6 +90,12 @@ UNRECORDED_REQUESTS = {
 }
 """Unrecorded requests to the document or dataset of a case, sent before that case."""
 
+EARLIER_OBJECTS = {
+    ("1.12.1", "003-auth-bearer-lowercase-ok"): ("/datasets", {"name": "from before"}),
+    ("1.12.1", "820-tags-list-empty"): ("/datasets/tags", {"name": "from before"}),
+}
+"""Objects that a server had from before the recording, created before the first case with them."""
+
 METADATA_SOURCES = {
     "752-ret-keyword": "752-ret-keyword",
     "780-ret-filter-is": "803-ret-filter-no-conditions",
@@ -102,6 +109,9 @@ LIST_SOURCES = {
     "1694-state-list-error": "1700-state-list-completed",
 }
 """Cases that need the documents, with their states, that another case lists."""
+
+TAGS_CASE = "1457-tags-of-a"
+"""The first case of a dataset whose tags were bound by a request that was not recorded."""
 
 LONG_LIST_CASE = "1060-page200-page=1-limit=100"
 """The first case of a dataset with 200 documents."""
@@ -196,6 +206,7 @@ class Replay:
 
     clock: ManualClock
     recordings: RecordedObjects
+    version: str
     client: EmulatorClient = field(init=False)
     ids: dict[str, str] = field(factory=dict)
     technique: dict[str, str | None] = field(factory=dict)
@@ -214,20 +225,7 @@ class Replay:
         if skip_reason:
             return CaseResult(name, skip_reason)
         try:
-            await self._hold_indexing(STILL_INDEXING.match(name) is not None)
-            await self._recreate_named_objects(row["request"], name)
-            if name == LONG_LIST_CASE:
-                await self._create_long_list(row["request"])
-            if name in METADATA_SOURCES:
-                await self._restore_metadata(
-                    row["request"], self.recordings.responses[METADATA_SOURCES[name]]
-                )
-            if name in LIST_SOURCES:
-                await self._restore_documents(
-                    row["request"], self.recordings.responses[LIST_SOURCES[name]]
-                )
-            if name in UNRECORDED_REQUESTS:
-                await self._send_unrecorded(row["request"], *UNRECORDED_REQUESTS[name])
+            await self._prepare_case(row)
         except LookupError as error:
             return CaseResult(name, str(error))
         response = await self._send(row["request"], name)
@@ -244,6 +242,30 @@ class Replay:
         comparison = ShapeComparison(self.ids, self.recreated_ids, compares_nulls=not rebuilt)
         differences = tuple(compare_responses(response, ours, theirs, comparison))
         return CaseResult(name, "", differences, self._has_same_message(ours, theirs))
+
+    async def _prepare_case(self, row: Mapping[str, Any]) -> None:
+        """Bring the emulator into the state before a case, as far as it was recorded."""
+        name = row["case"]
+        await self._hold_indexing(STILL_INDEXING.match(name) is not None)
+        await self._recreate_named_objects(row["request"], name)
+        earlier_object = EARLIER_OBJECTS.get((self.version, name))
+        if earlier_object is not None:
+            path, body = earlier_object
+            await self.client.request("POST", path, json=body)
+        if name == LONG_LIST_CASE:
+            await self._create_long_list(row["request"])
+        if name in METADATA_SOURCES:
+            await self._restore_metadata(
+                row["request"], self.recordings.responses[METADATA_SOURCES[name]]
+            )
+        if name == TAGS_CASE:
+            await self._bind_tags(row)
+        if name in LIST_SOURCES:
+            await self._restore_documents(
+                row["request"], self.recordings.responses[LIST_SOURCES[name]]
+            )
+        if name in UNRECORDED_REQUESTS:
+            await self._send_unrecorded(row["request"], *UNRECORDED_REQUESTS[name])
 
     def _has_same_message(self, ours: Any, theirs: Mapping[str, Any]) -> bool | None:
         body = theirs.get("body")
@@ -293,6 +315,22 @@ class Replay:
             operation = {"document_id": self.ids[document["id"]], "metadata_list": items}
             body = {"operation_data": [operation]}
             await self.client.request("POST", f"{path}/documents/metadata", json=body)
+
+    async def _bind_tags(self, row: Mapping[str, Any]) -> None:
+        """Bind the tags that a recorded response lists."""
+        dataset = self._translate_ids(_ID.findall(row["request"]["path"])[0])
+        for tag in row["response"]["body"]["data"]:
+            if tag["id"] not in self.ids:
+                await self._recreate_tag(tag["id"])
+            body = {"tag_ids": [self.ids[tag["id"]]], "target_id": dataset}
+            await self.client.request("POST", "/datasets/tags/binding", json=body)
+
+    async def _recreate_tag(self, recorded: str) -> None:
+        """Create a tag. 1.12.1 does so, too, but refuses to return it."""
+        name = self.recordings.objects[recorded]["name"]
+        await self.client.request("POST", "/datasets/tags", json={"name": name})
+        tags = list_tags(self.client.emulator)
+        self.ids[recorded] = next(tag.id for tag in tags if tag.name == name)
 
     async def _restore_documents(self, request: Mapping[str, Any], listed: Any) -> None:
         """Create the listed documents, oldest first, and set their states."""
@@ -358,9 +396,7 @@ class Replay:
         elif dataset and self.recordings.objects.get(recorded, {}).get("type") in _FIELD_TYPES:
             await self._recreate_field(recorded, dataset[1])
         elif self.recordings.objects.get(recorded, {}).get("type") == "knowledge":
-            body = {"name": self.recordings.objects[recorded]["name"]}
-            response = await self.client.request("POST", "/datasets/tags", json=body)
-            self.ids[recorded] = response.body["id"]
+            await self._recreate_tag(recorded)
         elif dataset is None and "provider" in self.recordings.objects.get(recorded, {}):
             await self._recreate_dataset(recorded)
         elif document and f"/segments/{recorded}" in path:
@@ -523,6 +559,13 @@ class Replay:
 
 
 _TEXT = "\n\n".join(f"Paragraph {number} talks about topic{number}." for number in range(8))
+
+
+def list_tags(emulator: Emulator) -> list[TagRow]:
+    """Return all tags, although no endpoint of 1.12.1 does."""
+    thread = emulator._server_thread
+    assert thread is not None
+    return thread._store.tags.list_all()
 
 
 def has_models(row: Mapping[str, Any]) -> bool:

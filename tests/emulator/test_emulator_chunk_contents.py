@@ -42,7 +42,7 @@ def build_rule(separator: str = "###", max_tokens: int = 4000, **ids: bool) -> d
 
 
 async def index_text(
-    client: EmulatorClient, text: str, *, dataset: str = "", **fields: object
+    client: EmulatorClient, text: str, *, dataset: str = "", **fields: Any
 ) -> tuple[str, Any]:
     """Create and index a document; return the path of its segments and its final status."""
     fields = {"indexing_technique": "economy", "process_rule": build_rule()} | fields
@@ -57,7 +57,7 @@ async def list_segments(client: EmulatorClient, path: str) -> Any:
     return (await client.request("GET", path, params={"limit": "100"})).body["data"]
 
 
-async def split(client: EmulatorClient, text: str, **fields: object) -> list[str]:
+async def split(client: EmulatorClient, text: str, **fields: Any) -> list[str]:
     path, _ = await index_text(client, text, **fields)
     return [segment["content"] for segment in await list_segments(client, path)]
 
