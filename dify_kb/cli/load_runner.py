@@ -163,8 +163,13 @@ class LoadRunner:
         if url_list == "-":
             with open(sys.stdin.fileno(), "rb", closefd=False) as stdin:
                 urls = stdin.read().decode("utf-8", "replace").splitlines()
-        name = "-" if url_list == "-" else None
-        return UrlList(urls, name=name, proxy=self.command.proxy, trust_env=self.command.trust_env)
+        return UrlList(
+            urls,
+            name="-" if url_list == "-" else None,
+            proxy=self.command.proxy,
+            trust_env=self.command.trust_env,
+            ssl=self.command.create_ssl_context(),
+        )
 
     async def _load(self) -> int:
         try:

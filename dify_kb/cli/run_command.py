@@ -86,11 +86,20 @@ class CommandContext:
             headers=self.headers,
             proxy=self.proxy,
             trust_env=self.trust_env,
-            ssl=self.ssl or (None if profile is None else profile.create_ssl_context()),
+            ssl=self.create_ssl_context(),
             policy=self.invocation.policy,
             on_event=on_event,
             concurrency=concurrency,
         )
+
+    def create_ssl_context(self) -> SSLContext | None:
+        """Return the certificate authorities of --ca or the profile; None for the system's.
+
+        Raises:
+            ConfigError: the file of the profile cannot be read.
+        """
+        profile = None if self.ssl else self.find_profile()
+        return self.ssl if profile is None else profile.create_ssl_context()
 
     def find_profile(self) -> Profile | None:
         """Return the profile that has the address of the server; None without one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import trustme
 from cli_load_files import count_creates
 from cli_runner import Cli, parse_error
 
@@ -22,6 +24,7 @@ from dify_kb.ingest import state_folder
 from dify_kb.ingest.journal import read_journal
 
 SECRET = "the-secret-token"
+AUTHORITY = trustme.CA()
 
 
 @pytest.fixture
@@ -185,3 +188,39 @@ def test_list_of_urls(
 
     assert "2 added" in results[0]
     assert "2 unchanged" in results[1]
+
+
+def test_urls_are_downloaded_with_the_certificate_authority_of_the_command_line(
+    cli: Cli, tmp_path: Path
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"text")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- as of the base class
+            pass
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
+    AUTHORITY.cert_pem.write_to_path(tmp_path / "ca.pem")
+    web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    web.socket = context.wrap_socket(web.socket, server_side=True)
+    thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    urls = tmp_path / "urls.txt"
+    urls.write_text(f"https://127.0.0.1:{web.server_port}/a.md\n")
+    load = ("load", "--urls-from", str(urls), "-d", "d", "--create")
+
+    refused = cli(*load)
+    trusted = cli(*load, "--ca", str(tmp_path / "ca.pem"), "--retry-failed")
+    web.shutdown()
+    thread.join()
+    web.server_close()
+
+    assert refused[0] == 3
+    assert "certificate" in refused[2].lower()
+    assert trusted[0] == 0, trusted[2]
+    assert "1 added" in trusted[1]

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import threading
 from http import HTTPStatus
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import aiohttp
@@ -63,10 +64,12 @@ class HttpDownloads:
     Args:
         proxy: URL of a proxy.
         trust_env: use the proxies and the netrc file of the environment.
+        ssl: the certificate authorities to trust; None for those of the system.
     """
 
     proxy: str | None = None
     trust_env: bool = False
+    ssl: SSLContext | None = None
     _is_closed: bool = field(default=False, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
@@ -200,7 +203,9 @@ class HttpDownloads:
                     method, url, headers=headers, max_redirects=MAX_REDIRECTS, allow_redirects=True
                 )
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                is_temporary = isinstance(error, aiohttp.ClientConnectionError)
+                is_temporary = isinstance(error, aiohttp.ClientConnectionError) and not isinstance(
+                    error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError
+                )
                 if delay is None or not is_temporary:
                     raise SourceError(_describe(error)) from error
             else:
@@ -214,7 +219,9 @@ class HttpDownloads:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=MAX_CONCURRENT),
+                connector=aiohttp.TCPConnector(
+                    limit=MAX_CONCURRENT, ssl=True if self.ssl is None else self.ssl
+                ),
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT
                 ),

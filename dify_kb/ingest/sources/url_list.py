@@ -9,13 +9,17 @@ import re
 import tempfile
 import threading
 from pathlib import Path
+from ssl import SSLContext  # noqa: TC003 -- the constructor is checked by it
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from attrs import evolve, frozen
 from yarl import URL
 
+from dify_kb.argument_checks import check_constructor
+from dify_kb.arguments import check_type
 from dify_kb.errors import ConfigError, SourceError
 from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_FILE_SIZE
+from dify_kb.transport import choose_proxy
 from dify_kb.transport.upload_body import BLOCK_SIZE
 
 from .document_names import UNSTRUCTURED_EXTENSIONS, PathNormalizer, file_extension
@@ -73,6 +77,7 @@ class _Link:
     url: URL
 
 
+@check_constructor
 class UrlList(FileSource):
     """The files behind a list of `http://` and `https://` URLs.
 
@@ -88,6 +93,11 @@ class UrlList(FileSource):
         name: identifies the list in journals; default: its path, or a hash of its lines.
         proxy: URL of a proxy.
         trust_env: use the proxies (`HTTPS_PROXY`) and the netrc file of the environment.
+        ssl: trusts certificate authorities other than those of the system.
+
+    Raises:
+        ConfigError: the address of the proxy is invalid.
+        TypeError: an argument or a line has the wrong type.
     """
 
     def __init__(
@@ -97,13 +107,16 @@ class UrlList(FileSource):
         name: str | None = None,
         proxy: str | None = None,
         trust_env: bool = False,
+        ssl: SSLContext | None = None,
     ) -> None:
         self._path = Path(os.path.abspath(urls)) if isinstance(urls, str | os.PathLike) else None  # noqa: PTH100 -- resolve() would follow links
         self._lines = () if self._path else tuple(cast("Iterable[str]", urls))
+        for index, line in enumerate(self._lines):
+            check_type(line, str, f"urls[{index}]", "a string")
         self._name = name
         self._links: Sequence[_Link] | None = None
         self._lock = threading.Lock()
-        self._http = HttpDownloads(proxy, trust_env)
+        self._http = HttpDownloads(choose_proxy(proxy, "", trust_env=False), trust_env, ssl)
         self._entries: dict[str, SourceEntry] = {}
         self._urls: dict[str, URL] = {}
         self._kept: dict[str, tuple[int, Download]] = {}
