@@ -5,13 +5,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-import boto3  # type: ignore[import-untyped] # has no types
 import obstore
 import pytest
 from load_examples import LONG, count_outcomes, create_dataset, list_document_names
-from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
 from dify_kb import AsyncClient, SourceEntry
@@ -27,11 +26,19 @@ SECRET = "the-secret-key"
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """Serve S3 on a loopback port."""
+    from moto.server import ThreadedMotoServer  # takes a second, for this module only
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+def create_s3_client(endpoint: str) -> Any:
+    import boto3  # type: ignore[import-untyped] # has no types
+
+    return boto3.client("s3", endpoint_url=endpoint)
 
 
 @pytest.fixture
@@ -45,7 +52,7 @@ def bucket(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     name = f"bucket-{abs(hash(request.node.nodeid)) % 10**9}"
-    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=name)
+    create_s3_client(endpoint).create_bucket(Bucket=name)
     return S3Store(name, endpoint=endpoint, client_options={"allow_http": True})
 
 
@@ -83,7 +90,7 @@ async def test_unchanged_objects_of_a_bucket_with_versions_are_not_downloaded(
     client: AsyncClient, bucket: S3Store, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the response to a download states the version."""
-    boto3.client("s3", endpoint_url=endpoint).put_bucket_versioning(
+    create_s3_client(endpoint).put_bucket_versioning(
         Bucket=bucket.config.get("bucket", ""), VersioningConfiguration={"Status": "Enabled"}
     )
     for text in (b"old", b"text"):
@@ -168,7 +175,7 @@ def test_any_name_is_read(bucket: S3Store, key: str) -> None:
 
 
 def test_markers_of_folders_are_not_files(bucket: S3Store, endpoint: str) -> None:
-    boto3.client("s3", endpoint_url=endpoint).put_object(
+    create_s3_client(endpoint).put_object(
         Bucket=bucket.config.get("bucket", ""), Key="docs/", Body=b""
     )
     obstore.put(bucket, "docs/a.md", b"text")
