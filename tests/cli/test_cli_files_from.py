@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from cli_load_files import write_files
 from cli_runner import Cli, parse_json_lines
-from command_server import command_server
 
 from dify_kb.emulator import Emulator
 from dify_kb.ingest import state_folder
@@ -239,7 +238,7 @@ def test_recipe_is_printed_in_the_readme_and_the_shell_guide() -> None:
 
 @pytest.mark.parametrize("recipe", sorted({*printed_recipes()}))
 def test_printed_recipe_loads_what_a_commit_changed(
-    recipe: str, emulator: Emulator, repository: Path
+    recipe: str, emulator: Emulator, repository: Path, programs: Path
 ) -> None:
     """Under the names of a load of the whole folder, and without failing on deleted files."""
     folder = next(word for word in recipe.split() if word.startswith("dify_kb/"))
@@ -250,17 +249,16 @@ def test_printed_recipe_loads_what_a_commit_changed(
     }
 
     def run(command: str) -> str:
-        with command_server(tiny_benchmarks=True) as programs:
-            done = subprocess.run(  # noqa: S602 -- a command of our own documents
-                f"set -o pipefail; {command}",
-                shell=True,
-                executable="/bin/bash",
-                cwd=repository,
-                env={**environment, "PATH": f"{programs}:{os.environ['PATH']}"},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+        done = subprocess.run(  # noqa: S602 -- a command of our own documents
+            f"set -o pipefail; {command}",
+            shell=True,
+            executable="/bin/bash",
+            cwd=repository,
+            env={**environment, "PATH": f"{programs}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
