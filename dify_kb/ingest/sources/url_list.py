@@ -146,7 +146,7 @@ class UrlList(FileSource):
         with self._lock:
             if self._links is None:
                 self._links = list(dict.fromkeys(self._parse_lines()))
-                self._http = HttpDownloads(self._http.proxy, self._http.trust_env)
+                self._http = HttpDownloads(self._http.proxy, self._http.trust_env, self._http.ssl)
 
     def scan(self) -> Iterator[SourceEntry]:
         """Yield the files in the order of the list; requests the types of some."""
