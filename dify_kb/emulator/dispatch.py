@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from aiohttp import web
-from attrs import frozen
+from attrs import field, frozen
 
 from dify_kb.wire.codec import DecodeError
 
@@ -27,6 +27,7 @@ from .history import History
 from .request_body import read_body, read_whole_body
 from .request_capacity import CREATE_ENDPOINTS, CapacityModel
 from .request_context import ApiCall, EndpointHandler, RequestContext
+from .request_races import RequestRaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -55,6 +56,7 @@ class Dispatcher:
     history: History
     capacity: CapacityModel | None
     quota: RequestQuota
+    races: RequestRaces = field(factory=RequestRaces)
 
     @web.middleware
     async def handle_unrouted(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -147,7 +149,8 @@ class Dispatcher:
             await self.faults.wait_for_lock(
                 call.endpoint_name, call.request.match_info["dataset_id"]
             )
-        value = call.handler(context, body)
+        async with self.races.enter(context, body):
+            value = call.handler(context, body)
         call.notes.committed = True
         return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 from functools import partial
@@ -13,6 +14,7 @@ import anyio.lowlevel
 import anyio.to_thread
 from attrs import define
 
+from dify_kb.models import IndexingErrorCode
 from dify_kb.rag import ChunkError, ExtractError
 
 from .clocks import ClockStoppedError
@@ -22,7 +24,7 @@ from .indexing_run import IndexingRun, RunAbortedError
 from .stub_models import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .clocks import Clock
     from .faults import Faults
@@ -42,7 +44,25 @@ two, less than threads would add."""
 
 
 class InjectedRunError(Exception):
-    """Raised if a run was planned to fail; the message becomes the document's error."""
+    """Raised if a run was planned to fail; the message becomes the document's error.
+
+    `details` are the fields that the indexing status has next to the message.
+    """
+
+    def __init__(self, message: str, details: Mapping[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.details = details
+
+
+_VECTOR_LIMIT_DETAILS: Final = {
+    "error_code": IndexingErrorCode.VECTOR_SPACE_ESTIMATE_EXCEEDED,
+    "estimated_vector_space_mb": 52,
+    "vector_space_limit_mb": 50,
+}
+
+_VECTOR_LIMIT_TEXT: Final = (
+    "The document needs about 52 MB of vector space, but your subscription has 50 MB."
+)
 
 
 @define(eq=False)
@@ -183,17 +203,19 @@ class Indexer:
         fault: RunFault | None,
     ) -> str:
         """Run the indexing of a document, and return its final status."""
-        document_id = active_run.row.id
+        document_id, details = active_run.row.id, None
         try:
             return await self._index(task, active_run, stage_timer, fault)
         except RunAbortedError:
             return "gone"
-        except (ExtractError, ChunkError, ModelError, InjectedRunError, ClockStoppedError) as error:
+        except InjectedRunError as error:
+            message, details = str(error), error.details
+        except (ExtractError, ChunkError, ModelError, ClockStoppedError) as error:
             message = str(error)
         except Exception as error:  # noqa: BLE001 -- any failure becomes the document's error
             _log.exception("indexing %s failed", document_id)
             message = str(error)
-        return self._mark_failed(document_id, message)
+        return self._mark_failed(document_id, message, details)
 
     async def _index(
         self,
@@ -230,6 +252,8 @@ class Indexer:
         match fault:
             case RunFault(outcome=RunOutcome.ERROR):
                 raise InjectedRunError(fault.text)
+            case RunFault(outcome=RunOutcome.VECTOR_LIMIT):
+                raise InjectedRunError(_VECTOR_LIMIT_TEXT, _VECTOR_LIMIT_DETAILS)
             case RunFault(outcome=RunOutcome.BLOCK):
                 await anyio.sleep_forever()
             case RunFault(outcome=RunOutcome.HANG):
@@ -249,10 +273,17 @@ class Indexer:
         # `stop` must not wait for the work; unfinished work is repeated after the next start.
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
 
-    def _mark_failed(self, document_id: str, message: str) -> str:
+    def _mark_failed(
+        self, document_id: str, message: str, details: Mapping[str, object] | None
+    ) -> str:
         now = self._clock.now()
         exists = self._store.documents.update(
-            document_id, indexing_status="error", error=message, stopped_at=now, updated_at=now
+            document_id,
+            indexing_status="error",
+            error=message,
+            error_details=json.dumps(details) if details else None,
+            stopped_at=now,
+            updated_at=now,
         )
         return "error" if exists else "gone"
 

@@ -158,6 +158,7 @@ class IndexingRun:
             indexing_latency=max(0.0, now - self.started),
             tokens=sum(segment.tokens for segment in segments),
             error=None,
+            error_details=None,
         )
 
     def _load_rows(self) -> tuple[DocumentRow, DatasetRow]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Generic, Protocol, TypeVar
 
 from aiohttp import web
@@ -72,6 +73,12 @@ class RequestNotes:
 
     has_attachments: bool = False
     """Whether a search names attachments."""
+
+    overlooks_name: bool = False
+    """Whether the request does not see that a request in flight creates the same name."""
+
+    locked_ids: AbstractSet[str] = frozenset()
+    """Ids of the documents whose metadata a request in flight is changing."""
 
     response_fields: frozenset[str] | None = None
     """The only fields to send in the response; None for all."""

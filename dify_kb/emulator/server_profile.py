@@ -90,6 +90,15 @@ class Quirks:
     refuses_unknown_document: bool
     """Whether metadata for an unknown document is a 400 instead of a success (703)."""
 
+    locks_metadata: bool
+    """Whether a document refuses values while another request assigns some (measured)."""
+
+    dataset_name_racers: int
+    """How many of several creates of one dataset name at once succeed (1071; measured)."""
+
+    field_name_racers: int
+    """How many of several creates of one field name at once succeed (measured)."""
+
     binds_any_metadata_id: bool
     """Whether the id of an assigned field may be any text; otherwise one that is not a UUID crashes
     (699, 1642).

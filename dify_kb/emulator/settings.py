@@ -21,6 +21,10 @@ class Settings:
         indexing: minimum time in status `indexing`.
         status_lock: time for which a document rejects another status change. It is 600 s on servers
             that lose a race with their own worker (measured).
+        segment_lock: time for which a chunk refuses changes after it was disabled, until the task
+            of that has run: 0.4 to 0.5 s on idle servers (measured).
+        race_window: time in real seconds for which creates of a dataset or a metadata field, and
+            assignments of metadata, overlap with others of the same name or document.
         update_hangs: whether updates hang their worker on versions that do so (measured).
         pipelines: whether new datasets have a pipeline. On real servers only the console creates
             those.
@@ -53,6 +57,8 @@ class Settings:
     splitting: float = 0.0
     indexing: float = 0.0
     status_lock: float = 0.0
+    segment_lock: float = 0.0
+    race_window: float = 0.005
     update_hangs: bool = True
     pipelines: bool = False
     models: bool | None = None

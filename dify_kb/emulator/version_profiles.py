@@ -18,7 +18,9 @@ from .server_profile import ErrorStyle, Quirks, ServerProfile
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SINCE_1_16: Final = frozenset({"maintainer"})
+_SINCE_1_16: Final = frozenset(
+    {"maintainer", "error_code", "estimated_vector_space_mb", "vector_space_limit_mb"}
+)
 
 _SINCE_1_11: Final = frozenset(
     {
@@ -54,6 +56,9 @@ _QUIRKS_1_14_2 = Quirks(
     checks_field_length=True,
     has_partial_update=True,
     refuses_unknown_document=True,
+    locks_metadata=True,
+    dataset_name_racers=3,
+    field_name_racers=1,
     binds_any_metadata_id=False,
     ignores_nul_metadata=False,
     sends_null_field=False,
@@ -85,6 +90,9 @@ _QUIRKS_1_12_1 = attrs.evolve(
     strict_segment_query=False,
     child_chunk_needs_model=True,
     refuses_unknown_document=False,
+    locks_metadata=False,
+    dataset_name_racers=1,
+    field_name_racers=2,
     binds_any_metadata_id=True,
     ignores_nul_metadata=True,
     sends_null_field=True,
@@ -118,6 +126,7 @@ _QUIRKS_1_4_3 = attrs.evolve(
     _QUIRKS_1_8_1,
     loses_child_chunks=False,
     checks_field_length=False,
+    field_name_racers=4,
     has_in_operator=False,
     keywords_everywhere=True,
     default_top_k=2,
@@ -181,7 +190,10 @@ _1_14_2 = ServerProfile(
 
 CHANGES_IN_1_16: Final[Mapping[str, tuple[object, str]]] = {
     "version": ("1.16", ""),
-    "unknown_fields": (frozenset(), "datasets have a `maintainer` (published API)"),
+    "unknown_fields": (
+        frozenset(),
+        "datasets have a `maintainer`, and errors of Dify Cloud a code (published API)",
+    ),
     "segment_in_document": (True, "a chunk under another document is a 404 (server source)"),
     "checks_provider": (True, "a `Literal` in the body of a new dataset (published API)"),
     "merges_search": (True, "settings of a search default to the dataset's (server source)"),

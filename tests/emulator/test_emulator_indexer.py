@@ -52,6 +52,28 @@ async def test_indexing_error_fault_fails_a_document_once() -> None:
     assert client.emulator.faults.met() == {"indexing": {"error provider is overloaded": 1}}
 
 
+@pytest.mark.parametrize("version", ["1.14.2", "1.16"])
+async def test_vector_limit_fault_has_the_error_code_of_newer_servers(version: str) -> None:
+    code = {
+        "error_code": "vector_space_estimate_exceeded",
+        "estimated_vector_space_mb": 52,
+        "vector_space_limit_mb": 50,
+    }
+    async with run_emulator(version=version) as client:
+        one = await client.create_dataset()
+        client.emulator.faults.indexing(["vector-limit"])
+        failed = await client.create_by_file(one, "a.txt")
+        entry = await client.wait_until_indexed(one, failed)
+        again = await client.create_by_file(one, "a.txt")
+        repaired = await client.wait_until_indexed(one, again)
+
+    assert (entry["indexing_status"], "50 MB" in entry["error"]) == ("error", True)
+    sent = {name: entry[name] for name in code if name in entry}
+    assert sent == (code if version == "1.16" else {})
+    assert repaired["error"] is None
+    assert not code.keys() & repaired.keys()
+
+
 async def test_indexing_faults_select_documents_by_name_and_interval() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()

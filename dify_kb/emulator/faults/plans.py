@@ -134,7 +134,8 @@ class Faults:
     ) -> None:
         """Plan faults for indexing runs, one word per run, in order.
 
-        Words: `ok`, `error TEXT` (the document ends in `error`), `hang` (the document stays
+        Words: `ok`, `error TEXT` (the document ends in `error`), `vector-limit` (the same, with
+        the `error_code` of Dify Cloud where the version has one), `hang` (the document stays
         `indexing` forever, as if its worker was killed; the worker continues with others), `block`
         (the same, but the worker hangs too), `lose` (the document stays `waiting`, as if its task
         was lost), `die` (all workers stop before this run, until `restart`), `kill` or `kill 3`

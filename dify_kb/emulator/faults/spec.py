@@ -159,6 +159,7 @@ class RunOutcome(StrEnum):
     ERROR = "error"
     HANG = "hang"
     BLOCK = "block"
+    VECTOR_LIMIT = "vector-limit"
     LOSE = "lose"
     DIE = "die"
     KILL = "kill"
@@ -195,7 +196,7 @@ def _parse_run_fault(word: str) -> RunFault:
     ):
         raise ConfigError(
             f"Unknown indexing fault {word!r}.",
-            hint="Use ok, 'error TEXT', hang, block, lose, die, kill or 'kill 3';"
+            hint="Use ok, 'error TEXT', vector-limit, hang, block, lose, die, kill or 'kill 3';"
             " append ' x20' for 20 runs.",
         )
     return RunFault(word, RunOutcome(name), text)

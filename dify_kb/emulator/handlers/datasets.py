@@ -58,7 +58,7 @@ def create(context: RequestContext, body: CreateDataset) -> Dataset:
         summary_setting=json.dumps(context.notes.summary_setting),
     )
     with context.store.transaction():
-        if not context.store.datasets.add(row):
+        if not context.store.datasets.add(row, any_name=context.notes.overlooks_name):
             raise EmulatedError(
                 409,
                 "dataset_name_duplicate",

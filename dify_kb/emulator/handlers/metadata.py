@@ -148,7 +148,8 @@ def _check_name(context: RequestContext, name: str) -> None:
     """Refuse an invalid name; the checks are in the server's order."""
     if len(name) > _MAX_NAME_LENGTH and context.profile.quirks.checks_field_length:
         raise invalid_param_error(f"Metadata name cannot exceed {_MAX_NAME_LENGTH} characters.")
-    if any(name == row.name for row in context.store.metadata.list_by_dataset(context.dataset.id)):
+    rows = context.store.metadata.list_by_dataset(context.dataset.id)
+    if not context.notes.overlooks_name and any(name == row.name for row in rows):
         raise invalid_param_error("Metadata name already exists.")
     if name in serializers.BUILT_IN_FIELD_TYPES:
         raise invalid_param_error("Metadata name already exists in Built-in fields.")
@@ -258,6 +259,10 @@ def assign(context: RequestContext, body: AssignMetadata) -> None:
     but documents before it keep their new values.
     """
     for operation in body.operation_data:
+        if operation.document_id in context.notes.locked_ids:
+            raise invalid_param_error(
+                "Another document metadata operation is running, please wait a moment."
+            )
         document_id = parse_uuid(operation.document_id)
         document = context.store.documents.get(context.dataset.id, document_id)
         if document is not None:

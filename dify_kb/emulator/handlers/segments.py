@@ -188,6 +188,9 @@ def get(context: RequestContext, _: None) -> SegmentResponse:
 def update(context: RequestContext, body: UpdateSegment) -> SegmentResponse:
     """Update a segment; a request that disables it changes nothing else (server source)."""
     row, changes, now = require_segment(context), body.segment, context.clock.now()
+    locked_until = (row.disabled_at or 0) + context.settings.segment_lock
+    if not row.enabled and not row.error and now < locked_until:
+        raise invalid_param_error("Segment is indexing, please try again later")
     if row.enabled and changes.enabled is False:
         disabled_columns = {"enabled": 0, "disabled_at": now, "updated_at": now}
         return _update_segment(context, row, disabled_columns)

@@ -133,6 +133,7 @@ def serialize_document_status(store: Store, row: DocumentRow) -> DocumentStatus:
         stopped_at=to_optional_whole_seconds(row.stopped_at),
         completed_segments=completed,
         total_segments=total,
+        **json.loads(row.error_details or "{}"),
     )
 
 

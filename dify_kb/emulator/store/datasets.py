@@ -28,10 +28,10 @@ class DatasetTable:
 
     database: Database
 
-    def add(self, row: DatasetRow) -> bool:
-        """Add a dataset; return False if the name is in use."""
+    def add(self, row: DatasetRow, *, any_name: bool = False) -> bool:
+        """Add a dataset; return False if the name is in use, unless any name is accepted."""
         with self.database.transaction():
-            if self.ids_by_name(row.name):
+            if not any_name and self.ids_by_name(row.name):
                 return False
             self.database.insert("datasets", [row])
             return True
