@@ -2,27 +2,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import anyio.to_thread
-import attrs
 import typer
 
 from dify_kb.arguments import parse_duration
 from dify_kb.errors import ConfigError, JournalError, KnowledgeError
 
-from . import bulk, completion, exit_codes, option_types, output
+from . import bulk, completion, option_types, output
+from .list_options import LimitOption, RowOrder, SortOption
 from .name_lookup import ResourceRef
 from .run_command import CommandContext
 
 if TYPE_CHECKING:
-    from dify_kb import ItemResult
-    from dify_kb.ingest.journal import JournalRow, JournalState
-    from dify_kb.ingest.journal.read_journal import JournalOverview, PastRun
+    from dify_kb.ingest.journal.read_journal import JournalOverview
 
 journal = typer.Typer(
     help="Show, export and delete the journals of loads.",
@@ -66,16 +63,25 @@ def show_(
             "--failures", help="List all failed files of the last run; default: the first 20."
         ),
     ] = False,
+    sort: SortOption = None,
+    limit: LimitOption = None,
 ) -> None:
     """Show all journals, or one with its runs and failures.
 
-    States of a file: waiting (not sent), sending (upload started, outcome unknown), accepted (not
-    indexed yet), done (indexed), failed, stalled (no indexing progress), emptied (replacing it
-    failed, its document has no chunks). Works while a load is running.
+    States of a file: pending (not sent), unknown (the upload started, its outcome is not known),
+    accepted (not indexed yet), loaded (indexed), failed, stalled (no indexing progress), emptied
+    (replacing it failed, its document has no chunks), trashed (its file is gone; a sync has taken
+    its document out of search). Works while a load is running.
+
+    --sort and --limit apply to the journals (used, source, dataset, files, size), or to the files
+    of --state (name, size).
     """
-    from dify_kb.ingest.journal import JournalState, read_journal
+    from dify_kb.ingest.journal import read_journal
+
+    from . import journal_output
 
     command: CommandContext = context.obj
+    order = RowOrder(sort, limit)
     found = _find_journals(command, name, dataset)
     if len(found) != 1 or (name is None and dataset is None):
         if state is not None or failures:
@@ -83,17 +89,20 @@ def show_(
                 "--state and --failures require one journal.",
                 hint="Pass its name as `dify-kb journal show` prints it.",
             )
-        raise typer.Exit(_print_all(command, found))
+        raise typer.Exit(journal_output.print_all(found, order, json=command.json))
     (path,) = found
     overview = read_journal.read_overview(path)
     if command.json:
-        output.print_json({"type": "journal", **_overview_fields(overview)})
+        journal_output.print_overview(overview, json=True)
     else:
-        _print_journal(overview)
+        journal_output.print_runs(overview)
     if state is not None:
-        _print_files(command, read_journal.iter_rows(path, state=JournalState(state)))
-    if overview.last is not None:
-        _print_failures(command, overview, list_all=failures or command.json)
+        stored = next(one for one, word in journal_output.STATE_NAMES.items() if word == state)
+        rows = read_journal.iter_rows(path, state=stored)
+        journal_output.print_files(
+            order.arrange(rows, journal_output.FILE_COLUMNS), json=command.json
+        )
+    journal_output.print_failures(overview, json=command.json, list_all=failures or command.json)
 
 
 @journal.command()
@@ -105,11 +114,13 @@ def export(
     """Print the files of a journal as JSON Lines."""
     from dify_kb.ingest.journal import read_journal
 
+    from .journal_output import row_fields
+
     found = _find_journals(context.obj, name, dataset)
     if len(found) > 1:
         raise _ambiguity(found, name)
     for row in read_journal.iter_rows(found[0]):
-        output.print_json(_row_fields(row))
+        output.print_json(row_fields(row))
 
 
 @journal.command()
@@ -124,7 +135,10 @@ def prune(
         typer.Option(metavar="DURATION", help="Only journals not used for this time (90d, 12h)."),
     ] = None,
     gone: Annotated[
-        bool, typer.Option("--gone", help="Only journals of folders that no longer exist.")
+        bool,
+        typer.Option(
+            "--gone", help="Only journals of folders or emulator files that no longer exist."
+        ),
     ] = False,
     unfinished: Annotated[
         bool,
@@ -251,148 +265,16 @@ def _ambiguity(found: Sequence[Path], name: str) -> KnowledgeError:
 
 
 def _is_gone(overview: JournalOverview) -> bool:
-    """Return whether no folder of the source exists; the source is not a bucket or a list."""
+    """Return whether no folder of the source exists, or the embedded server's file does not."""
+    scheme, _, file = overview.server.partition(":")
+    if scheme == "emulator" and not Path(file).exists():
+        return True
     return bool(overview.roots) and not any(
         "://" in root or Path(root).exists() for root in overview.roots
     )
 
 
 def _label(overview: JournalOverview) -> str:
-    source = ", ".join(overview.roots) or "items or a list"
-    return f"{source} in {overview.dataset_name or overview.dataset}"
+    from .journal_output import format_source
 
-
-def _print_all(command: CommandContext, paths: Sequence[Path]) -> int:
-    """Print journals, with an error line for each that cannot be read."""
-    from dify_kb.ingest import state_folder
-    from dify_kb.ingest.journal import read_journal
-
-    code = 0
-    if not paths:
-        output.note(f"No journals in {output.escape(str(state_folder()))}.")
-    for number, path in enumerate(paths):
-        try:
-            overview = read_journal.read_overview(path)
-        except JournalError as error:
-            code = exit_codes.JOURNAL_ERROR
-            output.err.print(f"error: {output.escape(error.summary)}")
-            continue
-        if command.json:
-            output.print_json({"type": "journal", **_overview_fields(overview)})
-        else:
-            if number:
-                output.out.print()
-            _print_overview(overview)
-    return code
-
-
-def _print_overview(overview: JournalOverview) -> None:
-    from dify_kb.bench.render_instance_report import format_size
-
-    dataset = overview.dataset
-    if overview.dataset_name is not None:
-        dataset = f"{overview.dataset_name} ({dataset})"
-    output.out.print(f"{overview.path.stem}  {_describe_last_run(overview)}")
-    rows = {
-        "  source": ", ".join(overview.roots) or "items or a list",
-        "  dataset": f"{dataset} at {overview.server}",
-        "  files": _format_states(overview.states) or "none",
-        "  size": format_size(overview.size),
-    }
-    output.print_table(("", ""), rows.items())
-
-
-def _print_journal(overview: JournalOverview) -> None:
-    _print_overview(overview)
-    output.out.print(f"  journal  {output.escape(str(overview.path))}")
-    output.out.print()
-    output.print_table(
-        ("run", "started", "seconds", "ended", "found", "added", "updated", "failed", "left"),
-        (_run_row(run, overview) for run in overview.runs),
-    )
-
-
-def _run_row(run: PastRun, overview: JournalOverview) -> tuple[object, ...]:
-    seconds = None if run.ended is None else round(run.ended - run.started)
-    report = run.report or {}
-    unfinished = [report.get(name) for name in ("stalled", "unknown", "pending")]
-    return (
-        run.number,
-        _local_time(run.started),
-        seconds,
-        _describe_end(run, overview),
-        *(report.get(name) for name in ("found", "added", "updated", "failed")),
-        sum(count for count in unfinished if isinstance(count, int)) if report else None,
-    )
-
-
-def _describe_end(run: PastRun, overview: JournalOverview) -> str:
-    if run.report is not None:
-        return str(run.report.get("stopped") or "finished")
-    if run is overview.last and overview.writer is not None:
-        return f"running (process {overview.writer})"
-    return "interrupted"
-
-
-def _describe_last_run(overview: JournalOverview) -> str:
-    from dify_kb.ingest.progress import format_duration
-
-    if overview.last is None:
-        return "no run"
-    started = _local_time(overview.last.started)
-    age = format_duration(max(0.0, time.time() - overview.used))
-    return (
-        f"last run {started:%Y-%m-%d %H:%M} ({age} ago): {_describe_end(overview.last, overview)}"
-    )
-
-
-def _print_failures(command: CommandContext, overview: JournalOverview, *, list_all: bool) -> None:
-    from dify_kb.ingest.journal import iter_failed_results
-
-    if overview.last is None:
-        return
-    results = iter_failed_results(overview.path, overview.last.number)
-    if command.json:
-        for result in results:
-            output.print_json({"type": "item", **attrs.asdict(result)})
-        return
-    for line in _failure_lines(results, list_all=list_all):
-        output.out.print(line)
-
-
-def _failure_lines(results: Iterable[ItemResult], *, list_all: bool) -> Iterator[str]:
-    for number, result in enumerate(results):
-        if number == 0:
-            yield "\nNot loaded in the last run:"
-        if not list_all and number == output.MAX_LISTED_FAILURES:
-            yield "  … and more; pass --failures to list all."
-            return
-        reason = output.escape(result.reason or "")
-        yield f"  {result.outcome}  {output.escape(result.key)}: {reason}"
-
-
-def _print_files(command: CommandContext, rows: Iterable[JournalRow]) -> None:
-    if command.json:
-        for row in rows:
-            output.print_json({"type": "file", **_row_fields(row)})
-        return
-    output.out.print()
-    for row in rows:
-        reason = f": {output.escape(row.reason)}" if row.reason else ""
-        output.out.print(f"  {row.state}  {output.escape(row.key)}{reason}")
-
-
-def _row_fields(row: JournalRow) -> dict[str, object]:
-    return {**attrs.asdict(row), "content": row.content.hex()}
-
-
-def _overview_fields(overview: JournalOverview) -> dict[str, object]:
-    return {**attrs.asdict(overview), "path": str(overview.path)}
-
-
-def _format_states(states: Mapping[JournalState, int]) -> str:
-    return ", ".join(f"{count:,} {state}" for state, count in states.items() if count)
-
-
-def _local_time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC).astimezone()
+    return f"{format_source(overview)} in {overview.dataset_name or overview.dataset}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -23,7 +24,7 @@ SortOption = Annotated[
     typer.Option(
         "--sort",
         metavar="COLUMN",
-        help="Sort by a column, or by -COLUMN in descending order; default: the server's order.",
+        help="Sort by a column; -COLUMN sorts in descending order.",
     ),
 ]
 
@@ -51,6 +52,22 @@ class RowOrder:
         key = self._find_key(columns)
         await output.print_rows(kind, self._select(rows, key), columns, json=json)
 
+    def arrange(
+        self, rows: Iterable[T], columns: Mapping[str, Callable[[T], object]]
+    ) -> Iterable[T]:
+        """Return the first rows in this order. Sorting reads all rows.
+
+        Raises:
+            ConfigError: --sort is not one of the columns.
+        """
+        key = self._find_key(columns)
+        return itertools.islice(rows if key is None else self._sort([*rows], key), self.limit)
+
+    def _sort(self, rows: list[T], key: Callable[[T], Any]) -> list[T]:
+        known = [row for row in rows if key(row) is not None]
+        known.sort(key=lambda row: _fold_case(key(row)), reverse=str(self.sort).startswith("-"))
+        return [*known, *(row for row in rows if key(row) is None)]
+
     def _find_key(self, columns: Mapping[str, Callable[[T], object]]) -> Callable[[T], Any] | None:
         if self.sort is None:
             return None
@@ -67,10 +84,7 @@ class RowOrder:
         """Yield the first rows in this order. Sorting reads all rows; else reading stops early."""
         rows = output.iterate(rows)
         if key is not None:
-            listed = [row async for row in rows]
-            known = [row for row in listed if key(row) is not None]
-            known.sort(key=lambda row: _fold_case(key(row)), reverse=str(self.sort).startswith("-"))
-            rows = output.iterate([*known, *(row for row in listed if key(row) is None)])
+            rows = output.iterate(self._sort([row async for row in rows], key))
         number = 0
         async for row in rows:
             yield row

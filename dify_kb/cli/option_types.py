@@ -28,7 +28,9 @@ OnExisting = Literal["overwrite", "skip", "fail"]
 OnError = Literal["collect", "stop"]
 Replace = Literal["in_place", "swap"]
 WaitFor = Literal["accepted", "indexed", "verified"]
-JournalStateName = Literal["waiting", "sending", "accepted", "done", "failed", "stalled", "emptied"]
+JournalStateName = Literal[
+    "pending", "unknown", "accepted", "loaded", "failed", "stalled", "emptied", "trashed"
+]
 
 
 class ModelTypeChoice(StrEnum):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cli_runner import Cli, Program, parse_error, parse_json_lines
 
+from dify_kb.cli.journal_output import STATE_NAMES
 from dify_kb.emulator import Emulator
 from dify_kb.ingest import state_folder
 from dify_kb.ingest.journal import JournalState, read_journal
@@ -33,23 +34,24 @@ def test_all_journals_are_shown_with_source_and_dataset(
 
     assert code == 0
     first, second = out.split("\n\n")
-    assert "files    1 done\n" in f"{first}\n"
+    assert "files    1 loaded\n" in f"{first}\n"
     assert f"source   {docs / 'sub'}\n" in first
     assert second.startswith(f"{journal.stem}  last run ")
     assert f"source   {docs}\n" in second
     assert f" at {emulator.url}\n" in second
-    assert "files    1 done, 1 failed\n" in second
+    assert "files    1 loaded, 1 failed\n" in second
     assert max(map(len, out.splitlines())) <= 120
     _, out, _ = cli("--json", "journal", "show")
     assert [line["source"] for line in parse_json_lines(out)] == [str(docs / "sub"), str(docs)]
     assert parse_json_lines(out)[1]["states"] == {
-        "waiting": 0,
-        "sending": 0,
+        "pending": 0,
+        "unknown": 0,
         "accepted": 0,
-        "done": 1,
+        "loaded": 1,
         "failed": 1,
         "stalled": 0,
         "emptied": 0,
+        "trashed": 0,
     }
 
 
@@ -91,7 +93,7 @@ def test_files_are_listed_by_state(cli: Cli, journal: Path) -> None:
 
     assert "  failed  reset.md: indexing failed" in out
     assert "notes.txt" not in out
-    _, out, _ = cli("--json", "journal", "show", str(journal), "--state", "done")
+    _, out, _ = cli("--json", "journal", "show", str(journal), "--state", "loaded")
     assert [line["key"] for line in parse_json_lines(out) if line["type"] == "file"] == [
         "sub/notes.txt"
     ]
@@ -107,7 +109,7 @@ def test_every_state_is_counted_and_can_be_listed(
 
     _, out, _ = cli("journal", "show", str(journal), "--state", state.value)
 
-    assert f"files    1 done, 1 {state}\n" in out
+    assert f"files    1 loaded, 1 {state}\n" in out
     assert f"  {state}  reset.md: " in out
 
 
@@ -184,7 +186,7 @@ def test_other_files_are_an_error(cli: Cli, tmp_path: Path, command: str) -> Non
     assert "is not a journal" in parse_error(err)[0]
 
 
-@pytest.mark.parametrize("command", [["show"], ["show", "--state", "done"], ["export"]])
+@pytest.mark.parametrize("command", [["show"], ["show", "--state", "loaded"], ["export"]])
 def test_damaged_and_newer_journals_are_errors(cli: Cli, journal: Path, command: list[str]) -> None:
     whole = journal.read_bytes()
     name, *options = command
@@ -321,3 +323,46 @@ def test_prune_keeps_unfinished_and_locked_journals(cli: Cli, journal: Path, doc
         assert journal.exists()
     assert cli("journal", "prune", "docs", "--unfinished", "--yes")[0] == 0
     assert not journal.exists()
+
+
+def test_the_states_of_files_are_those_of_the_outcomes(
+    cli: Cli, docs: Path, tmp_path: Path
+) -> None:
+    """One vocabulary: a state of a journal is the outcome that the next run would report."""
+    journal = tmp_path / "j.db"
+    cli("load", str(docs), "-d", "d", "--create", "--journal", str(journal))
+
+    exported = parse_json_lines(cli("journal", "export", str(journal))[1])
+
+    assert {row["state"] for row in exported} == {"loaded"}
+    assert {*STATE_NAMES} == {*JournalState}
+    assert {"pending", "unknown", "failed", "stalled"} <= {*STATE_NAMES.values()}
+
+
+def test_journals_and_files_are_sorted_and_limited(cli: Cli, docs: Path) -> None:
+    for name in ("b", "a", "c"):
+        cli("load", str(docs), "-d", name, "--create")
+
+    def datasets(*options: str) -> list[str]:
+        shown = parse_json_lines(cli("--json", "journal", "show", *options)[1])
+        return [row["dataset_name"] for row in shown if row["type"] == "journal"]
+
+    assert datasets("--sort", "dataset") == ["a", "b", "c"]
+    assert datasets("--sort", "-dataset", "--limit", "2") == ["c", "b"]
+    assert datasets("--limit", "1") == ["c"]
+    files = cli("journal", "show", "a", "--state", "loaded", "--sort", "-name", "--limit", "1")[1]
+    assert "loaded  sub/notes.txt" in files
+    assert "reset.md" not in files
+    assert cli("journal", "show", "--sort", "nope")[0] == 2
+
+
+def test_journals_of_deleted_embedded_servers_can_be_pruned(
+    cli: Cli, docs: Path, tmp_path: Path
+) -> None:
+    server = tmp_path / "server.db"
+    cli("load", str(docs), "-d", "d", "--create", "--url", f"emulator:{server}")
+    kept = cli("journal", "prune", "--gone", "--dry-run")[2]
+    server.unlink()
+
+    assert "0 journals would be deleted." in kept
+    assert "1 journal would be deleted." in cli("journal", "prune", "--gone", "--dry-run")[2]

@@ -9,10 +9,10 @@ from dify_kb import ModelType, SegmentStatus
 from dify_kb.arguments import parse_duration
 from dify_kb.cli import option_types
 from dify_kb.cli.command_line import format_command_line
+from dify_kb.cli.journal_output import STATE_NAMES
 from dify_kb.emulator import Emulator
 from dify_kb.errors import ConfigError
 from dify_kb.ingest import OnError, OnExisting, Replace, Wait
-from dify_kb.ingest.journal import JournalState
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_an_empty_path_is_a_usage_error(
         (get_args(option_types.OnError), get_args(OnError)),
         (get_args(option_types.Replace), get_args(Replace)),
         (get_args(option_types.WaitFor), get_args(Wait)),
-        (get_args(option_types.JournalStateName), tuple(JournalState)),
+        (get_args(option_types.JournalStateName), tuple(STATE_NAMES.values())),
         (tuple(option_types.ModelTypeChoice), tuple(ModelType)),
         (tuple(option_types.SegmentStatusChoice), tuple(SegmentStatus)),
     ],
