@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dify_kb.arguments import MIB, parse_duration, parse_size
 from dify_kb.errors import ConfigError
 
-from . import option_types
+from . import load_option_types, option_types
+from .load_option_types import SharedLoadOptions
 from .name_lookup import SERIES
-from .option_types import OnError, OnExisting, Replace, Technique, WaitFor
+from .option_types import OnExisting, Replace, WaitFor
 from .run_command import CommandContext
 
 if TYPE_CHECKING:
@@ -27,20 +26,8 @@ PER_DATASET = 10_000
 def load(
     context: typer.Context,
     dataset: option_types.DatasetOption,
-    paths: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="PATH",
-            help="Folders and files to load, archives (.zip, .tar, .tar.gz, …), or URLs of git"
-            " repositories (git+https://host/repository.git@branch#folder) and buckets (s3://, gs://,"
-            " az://).",
-            show_default=False,
-            parser=option_types.parse_source,
-        ),
-    ] = None,
-    create: Annotated[
-        bool, typer.Option("--create", help="Create the dataset if it does not exist.")
-    ] = False,
+    paths: load_option_types.SourcesArgument = None,
+    create: load_option_types.CreateOption = False,
     per_dataset: Annotated[
         int | None,
         typer.Option(
@@ -50,35 +37,11 @@ def load(
             " spread over the datasets Docs 1, Docs 2, …; default: 10000.",
         ),
     ] = None,
-    technique: Annotated[
-        Technique | None,
-        typer.Option(
-            help="Indexing technique for --create; default: high_quality if the server has an"
-            " embedding model, else economy."
-        ),
-    ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(metavar="GLOB", help="Load only matching files; repeatable."),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GLOB",
-            help="Leave out matching files, in addition to those of .difyignore files; repeatable.",
-        ),
-    ] = None,
-    gitignore: Annotated[
-        bool, typer.Option("--gitignore", help="Leave out what .gitignore files ignore, too.")
-    ] = False,
-    as_text: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GLOB",
-            help="Send matching files with .txt appended to their name, for types that the server"
-            " does not accept; repeatable.",
-        ),
-    ] = None,
+    technique: load_option_types.TechniqueOption = None,
+    include: load_option_types.IncludeOption = None,
+    exclude: load_option_types.ExcludeOption = None,
+    gitignore: load_option_types.GitignoreOption = False,
+    as_text: load_option_types.AsTextOption = None,
     files_from: Annotated[
         str | None,
         typer.Option(
@@ -93,29 +56,9 @@ def load(
             "--null", "-0", help="The paths of --files-from are separated by NUL (find -print0)."
         ),
     ] = False,
-    urls_from: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|-",
-            help="Load the URLs listed in FILE, one per line, optionally as KEY<tab>URL.",
-        ),
-    ] = None,
-    metadata_from: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SOURCE",
-            help="Set metadata from each file: auto (path, folder, stem, extension), path:PATTERN"
-            " such as path:'{team}/{year:number}/**', front-matter, sidecar (NAME.metadata.json),"
-            " table:FILE (.csv, .jsonl) or mtime; repeatable, later sources win, --metadata last.",
-        ),
-    ] = None,
-    keep_front_matter: Annotated[
-        bool,
-        typer.Option(
-            "--keep-front-matter",
-            help="Leave the header in the documents with --metadata-from front-matter.",
-        ),
-    ] = False,
+    urls_from: load_option_types.UrlsFromOption = None,
+    metadata_from: load_option_types.MetadataFromOption = None,
+    keep_front_matter: load_option_types.KeepFrontMatterOption = False,
     metadata: option_types.MetadataOption = None,
     on_existing: Annotated[
         OnExisting,
@@ -124,12 +67,7 @@ def load(
             " file."
         ),
     ] = "overwrite",
-    checksum: Annotated[
-        bool,
-        typer.Option(
-            "--checksum", help="Detect changed files by content; default: by size and time."
-        ),
-    ] = False,
+    checksum: load_option_types.ChecksumOption = False,
     overwrite_archived: Annotated[
         bool,
         typer.Option(
@@ -145,52 +83,12 @@ def load(
             " is deleted once the new one, with a new id, is indexed; no gap in search."
         ),
     ] = "in_place",
-    mode: Annotated[
-        option_types.ChunkingMode | None,
-        typer.Option(
-            help="Chunking mode; default: custom with a chunking option below, else that"
-            " of the dataset."
-        ),
-    ] = None,
-    chunk_size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=option_types.MIN_CHUNK_SIZE,
-            max=option_types.MAX_CHUNK_SIZE,
-            help="Maximum chunk size in characters; default: 500.",
-        ),
-    ] = None,
-    chunk_overlap: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Overlap between chunks in characters; default: a tenth of the chunk size, 50 at"
-            " most.",
-        ),
-    ] = None,
-    separator: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="Text that separates chunks; \\n is a newline, \\t a tab; default: \\n.",
-        ),
-    ] = None,
-    concurrency: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|LOW-HIGH",
-            help="Concurrent uploads, fixed or within a range; default: tuned automatically.",
-        ),
-    ] = None,
-    rate: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N/UNIT",
-            help="Maximum upload rate: 100/min, 5/s, 1000/h; default: no limit.",
-        ),
-    ] = None,
+    mode: load_option_types.ModeOption = None,
+    chunk_size: load_option_types.ChunkSizeOption = None,
+    chunk_overlap: load_option_types.ChunkOverlapOption = None,
+    separator: load_option_types.SeparatorOption = None,
+    concurrency: load_option_types.ConcurrencyOption = None,
+    rate: load_option_types.RateOption = None,
     wait: Annotated[
         WaitFor,
         typer.Option(
@@ -198,63 +96,16 @@ def load(
             " final check (one more request per file)."
         ),
     ] = "indexed",
-    max_unindexed: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=1, help="Maximum number of accepted documents not indexed yet."
-        ),
-    ] = 5000,
-    stall_after: Annotated[
-        str,
-        typer.Option(
-            metavar="DURATION",
-            help="Time without indexing progress (90s, 30m, 2h) after which a document counts as"
-            " stalled.",
-        ),
-    ] = "15m",
-    deadline: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DURATION", help="Stop the load after this time (90s, 30m, 2h); default: never."
-        ),
-    ] = None,
-    max_failures: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=0, help="Stop the load if more files fail; default: no limit."
-        ),
-    ] = None,
-    errors: Annotated[
-        OnError,
-        typer.Option(help="collect: continue after failed files. stop: stop at the first one."),
-    ] = "collect",
-    max_file_size: Annotated[
-        str, typer.Option(metavar="SIZE", help="Maximum file size: 15 (MiB), 15MB, 500kB.")
-    ] = "15MiB",
-    journal: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Journal of the load; default: one per dataset and PATH in"
-            " ~/.local/state/dify-kb.",
-            parser=option_types.parse_path,
-        ),
-    ] = None,
-    retry_failed: Annotated[
-        bool,
-        typer.Option(
-            "--retry-failed", help="Retry files that failed or stalled in an earlier run."
-        ),
-    ] = False,
+    max_unindexed: load_option_types.MaxUnindexedOption = 5000,
+    stall_after: load_option_types.StallAfterOption = "15m",
+    deadline: load_option_types.DeadlineOption = None,
+    max_failures: load_option_types.MaxFailuresOption = None,
+    errors: load_option_types.ErrorsOption = "collect",
+    max_file_size: load_option_types.MaxFileSizeOption = "15MiB",
+    journal: load_option_types.JournalOption = None,
+    retry_failed: load_option_types.RetryFailedOption = False,
     dry_run: option_types.DryRunOption = False,
-    log_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Append each result and each failed request to FILE as JSON Lines.",
-            parser=option_types.parse_path,
-        ),
-    ] = None,
+    log_file: load_option_types.LogFileOption = None,
 ) -> None:
     """Load folders of files into a dataset.
 
@@ -266,31 +117,11 @@ def load(
     server rejects everything, 7 too many failures, 8 journal locked or damaged, 130 interrupted,
     143 terminated. After 5, 130 and 143 run the same command to resume.
     """
-    from dify_kb.ingest import ScanRules
-    from dify_kb.ingest.metadata.collect_metadata import MetadataCollector
-    from dify_kb.ingest.pacing.rate_limit import Rate
-
     from .load_runner import LoadRunner
     from .log_file import open_log
 
     command: CommandContext = context.obj
-    rule = option_types.parse_process_rule(mode, chunk_size, chunk_overlap, separator)
-    bounds = None if concurrency is None else option_types.parse_range("--concurrency", concurrency)
-    values = option_types.parse_pairs("--metadata", metadata or ())
-    sources = [
-        *option_types.parse_metadata_sources(metadata_from or (), keep_front_matter),
-        values,
-    ]
-    MetadataCollector.create(sources)  # before a dataset is created for it
-    stalled = parse_duration(stall_after, "--stall-after")
-    seconds = None if deadline is None else parse_duration(deadline, "--deadline")
-    if rate is not None:
-        Rate.parse(rate)
-    if journal is not None and not journal.parent.is_dir():
-        raise ConfigError(
-            f"Not a directory: {journal.parent} (--journal).",
-            hint="Create it, or correct the path: with a new journal every file is compared anew.",
-        )
+    shared = SharedLoadOptions.parse(locals())
     if replace == "swap" and wait == "accepted":  # before a dataset is created for it
         raise ConfigError(
             "--replace swap requires --wait indexed or verified.",
@@ -306,14 +137,6 @@ def load(
             "--journal cannot be shared by several datasets.",
             hint="Omit --journal: each dataset has its own.",
         )
-    rules = ScanRules(
-        include=include or ("*",),
-        exclude=exclude or (),
-        as_text=as_text or (),
-        gitignore=gitignore,
-        sidecars="sidecar" in (metadata_from or ()),
-        max_file_size=parse_size(max_file_size, "--max-file-size", default_unit=MIB),
-    )
 
     async def start(
         client: AsyncClient, targets: Sequence[Dataset], arguments: LoadArguments
@@ -321,30 +144,14 @@ def load(
         return await client.load(
             targets if SERIES in dataset else targets[0],
             arguments.source,
-            include=rules.include,
-            exclude=rules.exclude,
-            as_text=rules.as_text,
-            gitignore=rules.gitignore,
-            process_rule=rule,
-            metadata=sources,
             on_existing=on_existing,
             wait=wait,
-            checksum=checksum,
             overwrite_archived=overwrite_archived,
             replace=replace,
-            concurrency=bounds,
-            rate=rate,
-            max_unindexed=max_unindexed,
-            stall_after=stalled,
-            deadline=seconds,
-            # errors="stop" would raise, which leaves no report to print.
-            max_failures=0 if errors == "stop" else max_failures,
             per_dataset=per_dataset or PER_DATASET,
-            max_file_size=rules.max_file_size,
-            journal=journal,
-            retry_failed=retry_failed,
             dry_run=dry_run,
             on_event=arguments.on_event,
+            **shared.arguments,
         )
 
     runner = LoadRunner(
@@ -357,7 +164,7 @@ def load(
         list_file=files_from,
         url_list=urls_from,
         null=null,
-        rules=rules,
+        rules=shared.rules,
         journal=journal,
         dry_run=dry_run,
         stops_at_first_failure=errors == "stop",

@@ -18,13 +18,11 @@ from attrs import define, field, frozen
 
 from dify_kb import (
     AsyncClient,
-    AttemptEvent,
     Dataset,
     Item,
     ItemResult,
     LoadReport,
     Outcome,
-    Progress,
     StopReason,
     UrlList,
 )
@@ -40,22 +38,18 @@ from dify_kb.ingest import (
     open_file_sources,
     resolve_roots,
 )
-from dify_kb.ingest.progress import ProgressState
-from dify_kb.ingest.progress_display import ProgressDisplay, progress_display, show_nothing
 from dify_kb.ingest.sources.scan import Scanner
 
 from . import completion, dry_run, exit_codes, load_summary, output
 from .bulk import format_count
-from .command_line import instruct_repetition
 from .ensure_dataset import ensure_dataset, ensure_series, require_new_journal
 from .files_from import MISSING_REASON, FilesFrom
 from .log_file import LoadLog
 from .name_lookup import SERIES
 from .option_types import Technique
-from .output_streams import BROKEN_PIPE_EXIT, continue_if_unwritable
-from .run_command import CommandContext, Interrupt
-
-GRACE_NOTICE = "Finishing uploads in flight (up to 10 s); press Ctrl-C again to stop immediately."
+from .output_streams import continue_if_unwritable
+from .progress_output import ProgressOutput
+from .run_command import CommandContext
 
 
 @frozen(kw_only=True)
@@ -89,18 +83,20 @@ class LoadRunner:
 
     verifies: bool
     start_load: Callable[[AsyncClient, Sequence[Dataset], LoadArguments], Awaitable[LoadReport]]
-    _interrupt: Interrupt = field(factory=Interrupt, init=False)
-    _state: ProgressState = field(factory=ProgressState, init=False)
+    _progress: ProgressOutput = field(init=False)
     _refused: list[ItemResult] = field(factory=list, init=False)
     _missing: list[ItemResult] = field(factory=list, init=False)
     _named_keys: frozenset[str] = field(default=frozenset(), init=False)
     """The keys of named files that are in a named folder, too; a scan takes them for its files."""
 
     _named_skipped: list[ItemResult] = field(factory=list, init=False)
-    _display: ProgressDisplay = field(default=show_nothing, init=False)
-    _log: LoadLog = field(init=False)
     _files_from: FilesFrom | None = field(default=None, init=False)
     _sources: Sequence[FileSource] = field(default=(), init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._progress = ProgressOutput(
+            command=self.command, dry_run=self.dry_run, print_planned=dry_run.print_planned
+        )
 
     def run(self, log: LoadLog) -> None:
         """Run the load and write its results to a log, after `check`.
@@ -108,12 +104,7 @@ class LoadRunner:
         Raises:
             typer.Exit: with the exit code.
         """
-        self._log = log
-        self._interrupt.exit_message = lambda: f"Stopped immediately.\nnext:  {self._resume_hint()}"
-        code = self.command.run_interruptible(self._load, self._interrupt)
-        if self._interrupt.was_cancelled and code != BROKEN_PIPE_EXIT:
-            self._report_interruption(code)
-        raise typer.Exit(code)
+        raise typer.Exit(self._progress.run(self._load, log))
 
     def check(self) -> None:
         """Validate the source, before a log file or a dataset is created for it.
@@ -153,7 +144,7 @@ class LoadRunner:
             source=list_file,
             null=self.null,
             on_result=self._record_listed,
-            is_cancelled=lambda: self._interrupt.exit_code is not None,
+            is_cancelled=lambda: self._progress.interrupt.exit_code is not None,
         )
         files.check()
         return files
@@ -193,7 +184,7 @@ class LoadRunner:
             if SERIES in self.dataset:  # they are counted first
                 listed = await anyio.to_thread.run_sync(list, listed, abandon_on_cancel=True)
             source = NamedSource(listed, _folder_name(self._files_from.folder))
-        async with self.command.create_client(on_event=self._handle_attempt) as client:
+        async with self.command.create_client(on_event=self._progress.handle_attempt) as client:
             targets = await self._find_targets(client, source)
             if not targets:
                 return self._report_finished(
@@ -210,12 +201,7 @@ class LoadRunner:
                     " dataset."
                 )
             arguments = LoadArguments(source=source, on_event=self._handle_event)
-            quiet = self.command.quiet or self.dry_run
-            with progress_display(
-                output.err, quiet=quiet, plain=self.command.verbose
-            ) as self._display:
-                self._interrupt.on_interrupt = lambda: output.err.print(GRACE_NOTICE)
-                report = await self.start_load(client, targets, arguments)
+            report = await self._progress.show(lambda: self.start_load(client, targets, arguments))
         return self._report_finished(report)
 
     async def _find_targets(self, client: AsyncClient, source: Source) -> Sequence[Dataset]:
@@ -294,25 +280,15 @@ class LoadRunner:
         self._handle_event(result)
 
     def _handle_event(self, event: LoadEvent) -> None:
-        self._state.add(event)
-        if isinstance(event, Progress):
-            self._display(self._state)
-            return
         # A result without a name is that of a file which no rule lets through.
-        if event.key in self._named_keys and event.outcome is Outcome.SKIPPED and not event.name:
+        if (
+            isinstance(event, ItemResult)
+            and event.key in self._named_keys
+            and event.outcome is Outcome.SKIPPED
+            and not event.name
+        ):
             self._named_skipped.append(event)
-        fields = attrs.asdict(event)
-        self._log.write("item", fields)
-        if self.command.verbose and event.outcome is Outcome.SKIPPED and not self.dry_run:
-            output.err.print(load_summary.format_result(event))
-        if self.command.json:
-            output.print_json({"type": "item", **fields})
-        elif self.dry_run:
-            dry_run.print_planned(event)
-
-    def _handle_attempt(self, event: AttemptEvent) -> None:
-        self._state.record_attempt(event)
-        self._display(self._state)
+        self._progress.handle_event(event)
 
     def _report_finished(self, report: LoadReport) -> int:
         continue_if_unwritable()
@@ -320,7 +296,7 @@ class LoadRunner:
             report = _add_listed(report, self._files_from.counts)
         if self.command.json:
             output.print_json({"type": "report", **report.to_dict()})
-        self._log.write("report", report.to_dict())
+        self._progress.log.write("report", report.to_dict())
         if (
             not report.found
             and report.stopped in {None, StopReason.NO_FILES}
@@ -350,18 +326,6 @@ class LoadRunner:
         step = load_summary.next_step(report, self.command.invocation.arguments)
         if step and (report.stopped is not None or not self.command.quiet):
             output.err.print(f"next:  {self.command.invocation.complete_hint(step)}")
-
-    def _report_interruption(self, code: int) -> None:
-        """Report the progress of an interrupted load."""
-        line = {"type": "interrupted", "exit": code, **self._state.to_dict()}
-        self._log.write("interrupted", line)
-        if self.command.json:
-            output.print_json(line)
-        output.err.print(f"Interrupted. {self._state}")
-        output.err.print(f"next:  {self._resume_hint()}")
-
-    def _resume_hint(self) -> str:
-        return instruct_repetition("resume", self.command.invocation.arguments)
 
 
 def _find_named_keys(paths: Sequence[str | Path]) -> frozenset[str]:

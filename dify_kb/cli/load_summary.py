@@ -29,6 +29,8 @@ _REASONS: Mapping[StopReason, str] = {
     StopReason.DEADLINE: "Deadline reached.",
     StopReason.JOURNAL: "The journal cannot be written.",
     StopReason.DATASET_DELETED: "The dataset was deleted.",
+    StopReason.SOURCE_MISSING: "The source does not exist.",
+    StopReason.SOURCE_EMPTY: "The source contains no file to load.",
     StopReason.NO_FILES: "No files to load.",
 }
 """Messages for reports without one."""
@@ -46,6 +48,8 @@ _REMEDIES: Mapping[StopReason, str] = {
     StopReason.DEADLINE: "",
     StopReason.JOURNAL: "Free disk space, or make the journal writable.",
     StopReason.DATASET_DELETED: "Pass another --dataset, or --create to create it again.",
+    StopReason.SOURCE_MISSING: "Check PATH and --check, and whether the share is mounted.",
+    StopReason.SOURCE_EMPTY: "Check PATH, --include and --exclude.",
     StopReason.NO_FILES: "Check PATH, --include and --exclude.",
 }
 

@@ -24,6 +24,8 @@ STOPS = {
     StopReason.DEADLINE: (5, ""),
     StopReason.JOURNAL: (8, "journal"),
     StopReason.DATASET_DELETED: (4, "--create"),
+    StopReason.SOURCE_MISSING: (7, "--check"),
+    StopReason.SOURCE_EMPTY: (7, "Check PATH"),
     StopReason.NO_FILES: (1, "Check PATH"),
 }
 
