@@ -16,11 +16,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dify_kb.blocking import Client
 
+    from .archive import (
+        ArchiveProgress,
+        CompareReport,
+        CopyReport,
+        Difference,
+        ExportReport,
+        ImportReport,
+        OnArchiveEvent,
+        OnExistingDocument,
+        VerifyReport,
+        verify_archive,
+    )
     from .arguments import Duration
     from .client import AsyncClient
     from .config import LoadTiming, Policy, Polling, Retry, Timeout
     from .errors import (
         ApiError,
+        ArchiveError,
         BadRequestError,
         ConfigError,
         ConflictError,
@@ -138,6 +151,8 @@ __version__ = "0.1.0"
 __all__ = [
     "UNSET",
     "ApiError",
+    "ArchiveError",
+    "ArchiveProgress",
     "ArchiveSource",
     "AsyncClient",
     "AttemptEvent",
@@ -145,15 +160,18 @@ __all__ = [
     "BadRequestError",
     "ChildChunk",
     "Client",
+    "CompareReport",
     "ComparisonOperator",
     "Condition",
     "ConfigError",
     "ConflictError",
     "ConnectError",
+    "CopyReport",
     "CreatedDocument",
     "Dataset",
     "DatasourceType",
     "DeleteMode",
+    "Difference",
     "DisplayStatus",
     "DisplayStatusName",
     "DocForm",
@@ -166,6 +184,7 @@ __all__ = [
     "Event",
     "EventLoopName",
     "Events",
+    "ExportReport",
     "ExternalRetrieval",
     "Field",
     "FileSource",
@@ -173,6 +192,7 @@ __all__ = [
     "ForbiddenError",
     "FrontMatter",
     "GitSource",
+    "ImportReport",
     "IndexingStatus",
     "IndexingTechnique",
     "Item",
@@ -197,9 +217,11 @@ __all__ = [
     "ModelType",
     "NewSegment",
     "NotFoundError",
+    "OnArchiveEvent",
     "OnAttempt",
     "OnError",
     "OnExisting",
+    "OnExistingDocument",
     "OnLoadEvent",
     "OpenedEntry",
     "Outcome",
@@ -256,11 +278,15 @@ __all__ = [
     "Unset",
     "UnsupportedTypeError",
     "UrlList",
+    "VerifyReport",
     "Wait",
     "__version__",
+    "verify_archive",
 ]
 
 _HOMES = {
+    "archive": "ArchiveProgress CompareReport CopyReport Difference ExportReport ImportReport"
+    " OnArchiveEvent OnExistingDocument VerifyReport verify_archive",
     "client": "AsyncClient",
     "arguments": "Duration",
     "config": "LoadTiming Policy Polling Retry Timeout",

@@ -12,6 +12,7 @@ import aiohttp  # noqa: TC002 -- for check_arguments
 import attrs
 
 from .argument_checks import check_arguments
+from .client_archive_methods import ClientArchiveMethods
 from .client_methods import ClientMethods
 from .client_sync_methods import ClientSyncMethods
 from .config import (
@@ -45,7 +46,7 @@ EMULATOR_PREFIX = "emulator:"
 
 
 @check_arguments
-class AsyncClient(ClientMethods, ClientSyncMethods):
+class AsyncClient(ClientMethods, ClientSyncMethods, ClientArchiveMethods):
     """An asynchronous client of one Dify server.
 
     Use it as a context manager, `async with AsyncClient(url, key) as client`, or call `aclose` at

@@ -10,6 +10,7 @@ from attrs import asdict, frozen
 from dify_kb.errors import ArchiveError
 
 from .archive_format import file_name
+from .compare import CompareReport
 from .read_archive import ArchiveReader, check_member
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class VerifyReport:
     """The result of a verification. Truthy if the archive is complete and undamaged.
 
     `problems` are sentences, 100 at most; `problem_count` is the number of all. `bytes` is the size
-    of the members that were read.
+    of the members that were read. `comparison` is that with a knowledge base, if one was wanted:
+    the report is then falsy if something differs, too.
     """
 
     path: str
@@ -35,9 +37,19 @@ class VerifyReport:
     bytes: int = 0
     problem_count: int = 0
     problems: Sequence[str] = ()
+    comparison: CompareReport | None = None
 
     def __bool__(self) -> bool:
-        return not self.problem_count
+        return not self.problem_count and self._is_equal
+
+    @property
+    def _is_equal(self) -> bool:
+        return self.comparison is None or bool(self.comparison)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command line: 1 if a member is damaged or something differs."""
+        return 0 if self else 1
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields of the report as JSON values."""

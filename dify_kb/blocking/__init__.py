@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import os  # noqa: TC003 -- for check_methods
 import ssl as _ssl  # noqa: TC003 -- for check_methods
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from dify_kb.argument_checks import check_methods
 from dify_kb.client import AsyncClient
+from dify_kb.client_archive_methods import check_copy, describe_operand
 from dify_kb.errors import ConfigError
+from dify_kb.models import Dataset
 from dify_kb.profiles import require_profile
 
 from ._loop_thread import LoopThread
@@ -16,11 +19,14 @@ from ._resources import BlockingClientBase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
+    from dify_kb.archive import CompareReport, CopyReport, OnArchiveEvent, OnExistingDocument
     from dify_kb.arguments import Duration
     from dify_kb.config import Policy, Retry, Timeout
     from dify_kb.event_loops import EventLoopName
+    from dify_kb.models import ModelRef
     from dify_kb.transport import OnAttempt
 
 __all__ = ["Client"]
@@ -196,6 +202,90 @@ class Client(BlockingClientBase):
         view._view = True  # noqa: SLF001 -- likewise
         return view
 
+    def copy(
+        self,
+        dataset_id: Dataset | str,
+        target: Client,
+        *,
+        name: str | None = None,
+        target_id: Dataset | str | None = None,
+        on_existing: OnExistingDocument = "fail",
+        recut: bool = False,
+        embedding: ModelRef | None = None,
+        files: bool = True,
+        full: bool = False,
+        on_event: OnArchiveEvent | None = None,
+    ) -> CopyReport:
+        """Copy a knowledge base to another server, or under another name to the same.
+
+        An export followed by an import; the archive between is kept in
+        `~/.local/state/dify-kb/copies`, so that the same copy again reads and sends only what
+        changed, and continues after an interruption. Costs as `export` and `import_`.
+
+        Args:
+            target: client of the other server, or this one.
+            name: name of the copy, which is created if necessary; by default the same name.
+            target_id: an existing knowledge base of the other server instead of a name.
+            on_existing: see `import_`.
+            recut: see `import_`.
+            embedding: see `import_`.
+            files: copy the files that documents were created from.
+            full: see `export`.
+            on_event: receives `ArchiveProgress` in the client's thread; must not block.
+
+        Raises:
+            ConfigError: see `export` and `import_`; or the copy would replace its source.
+            ArchiveError: the same copy is running already.
+        """
+        from dify_kb.archive import CopyReport, copy_folder
+
+        # Each client sends its requests in its own thread.
+        source = dataset_id if isinstance(dataset_id, Dataset) else self.datasets.get(dataset_id)
+        check_copy(source, name, target_id, is_same_client=target is self)
+        with copy_folder(self._target._identity, source.id) as folder:  # noqa: SLF001 -- our own class
+            exported = self.export(source, folder, files=files, full=full, on_event=on_event)
+            if not exported:
+                return CopyReport(exported=exported)
+            imported = target.import_(
+                folder,
+                name=None if target_id is not None else name or source.name,
+                dataset_id=target_id,
+                on_existing=on_existing,
+                recut=recut,
+                embedding=embedding,
+                on_event=on_event,
+            )
+            return CopyReport(exported=exported, imported=imported)
+
+    def compare(
+        self,
+        a: Dataset | str | os.PathLike[str],
+        b: Dataset | str | os.PathLike[str],
+        *,
+        target: Client | None = None,
+        on_event: OnArchiveEvent | None = None,
+    ) -> CompareReport:
+        """Compare two knowledge bases, or archives of them, document by document.
+
+        Each knowledge base is read as by `export` without files. Documents are compared by name.
+        Not compared are ids, order, dates, files and the chunking rules of documents.
+
+        Args:
+            a: a knowledge base or its id, or the path of an archive.
+            b: the same; a knowledge base of `target` if that is given.
+            target: client of the server of `b`; by default this one.
+            on_event: receives `ArchiveProgress` in the client's thread; must not block.
+
+        Raises:
+            ArchiveError: an archive is damaged, or a knowledge base could not be read completely.
+        """
+        from dify_kb.archive import compare_archives, comparison_folder
+
+        with comparison_folder() as folder:
+            first = self._read_operand(a, folder / "a", on_event)
+            second = (target or self)._read_operand(b, folder / "b", on_event)  # noqa: SLF001 -- likewise
+            return compare_archives(first, second, (describe_operand(a), describe_operand(b)))
+
     def close(self) -> None:
         """Cancel the calls of other threads, close all connections and end the thread.
 
@@ -209,6 +299,15 @@ class Client(BlockingClientBase):
         self._check_owner()
         self._entered = False
         self._loop.close()
+
+    def _read_operand(
+        self,
+        operand: Dataset | str | os.PathLike[str],
+        folder: Path,
+        on_event: OnArchiveEvent | None,
+    ) -> Path:
+        target = self._open_target
+        return self._loop.run(lambda: target._read_operand(operand, folder, on_event))  # noqa: SLF001 -- our own class
 
     def _check_owner(self) -> None:
         if self._view:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 OUTPUT_PATH: Final = Path(__file__).with_name("_resources.py")
 
+_WRITTEN_BY_HAND: Final = {"aclose", "copy", "compare"}
+"""Methods of `Client` in `__init__.py`: `close`, and those that use two clients."""
+
 _HEAD_TEMPLATE: Final = '''\
 """Written by `python -m dify_kb.blocking._generate_resources`; do not edit."""
 
@@ -106,8 +109,8 @@ def _render_resource(kind: type) -> str:
 def _render_client() -> str:
     lines, properties = "", ""
     for name, member in _iter_public_members(client.AsyncClient):
-        if name == "aclose":
-            continue  # `Client.close`
+        if name in _WRITTEN_BY_HAND:
+            continue
         if inspect.isfunction(member) and (
             inspect.iscoroutinefunction(member) or _has_pages(member)
         ):

@@ -164,6 +164,9 @@ class BlockingClientBase:
     sync = make_blocking(AsyncClient.sync)
     diff = make_blocking(AsyncClient.diff)
     sync_iter = make_blocking_iterator(AsyncClient.sync_iter)
+    export = make_blocking(AsyncClient.export)
+    import_ = make_blocking(AsyncClient.import_)
+    verify = make_blocking(AsyncClient.verify)
 
     @property
     def datasets(self) -> Datasets:
