@@ -11,12 +11,19 @@ from load_examples import LONG, count_outcomes, create_dataset, list_document_na
 from dify_kb import AsyncClient
 from dify_kb.ingest.sources.ignore_files import IgnoreFiles, is_ignored
 
-NAMES = ("a", "b", "ab", "a.md", "b.txt", "x-1", "keep.md", "ü.md", "build", "docs")
+NAMES = (
+    "a", "b", "ab", "a.md", "b.txt", "x-1", "keep.md", "ü.md", "build", "docs", "A", "a b", " a",
+    "[a]", "a\\b", "a*", "z", "a|b", "a\tb",
+)  # fmt: skip
 PATTERNS = (
     "*", "a", "b", "ab", "*.md", "*.txt", "/a", "/docs", "docs/", "build/", "a/b", "a/*", "/*",
     "*/", "**", "**/a", "a/**", "docs/**/b", "**/build/*.md", "?", "?b", "[ab]", "[!a]", "[a-b].md",
     "x-[0-9]", "a[!x]b", "keep.md", "ü.md", "*.m?", "a**", "**/", "docs/*/a", "/docs/*.md", "# a",
-    "\\#a", " a", "a ", "", "[z-a]", "[a",
+    "\\#a", " a", "a ", "", "[z-a]", "[a", "[[:alpha:]]", "[[:digit:]]*", "*[[:space:]]*",
+    "[![:upper:]]", "[a[:digit:]]*", "[[:word:]]", "[[:]a]*", "[]a]", "[]-a]*", "[a-]*", "[\\]a]*",
+    "[/a]", "a[/b]b", "[a/b]", "\\[a\\]", "\\a", "a\\", "a\\\\b", "a\\*", "a\\ b", "a b  ", "a\\  ",
+    "b\t", "?.md", "??.md", "[ü].md", "***", "a**/b", "**b", "/**/a", "**/**", "*/**", "a//b", "//",
+    "/", "a|b", "{a,b}", "docs**", "!",
 )  # fmt: skip
 
 

@@ -29,6 +29,9 @@ from dify_kb.ingest.sources.path_patterns import compile_patterns, parse_extensi
         ("[0-9].md", "5.md", True),
         ("a[!x]b", "a/b", False),
         ("[^a].txt", "^.txt", True),
+        ("[[:digit:]x]*.md", "5.md", True),
+        ("[[:digit:]x]*.md", "y.md", False),
+        ("[!\\]].md", "].md", False),
         ("a+b.txt", "a+b.txt", True),
         ("*.md", "a/b.md/c.txt", True),
         ("资料/*", "资料/说明.md", True),
@@ -49,7 +52,7 @@ def test_single_string_is_one_pattern() -> None:
     assert not compile_patterns("*.md")("a.txt")
 
 
-@pytest.mark.parametrize("pattern", ["", "/", "!", "[z-a]", "[x", "# *.md"])
+@pytest.mark.parametrize("pattern", ["", "/", "!", "[[:word:]]", "[x", "# *.md"])
 def test_invalid_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(ConfigError, match="Invalid glob pattern"):
         compile_patterns([pattern])
