@@ -30,7 +30,7 @@ STYLE = f"""
 :root {{ color-scheme: light dark; --page: #fff; --text: #1c1c1c; --soft: #555; --line: #dedede;
         --mark: #fff3c9 }}
 body {{ font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
-       max-width: 70rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }}
+       max-width: 76rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }}
 h1 {{ font-size: 1.15rem; color: var(--soft); margin-bottom: 0 }}
 h2 {{ font-size: 1.15rem; margin-top: 2.2rem }}
 .verdict {{ font-size: 1.4rem; line-height: 1.35; font-weight: 600; margin: .4rem 0 1rem;
@@ -160,7 +160,9 @@ def render_page(
     """
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
     body = "\n".join(_render_section(section) for section in sections)
-    top = f'<p class="verdict">{escape(verdict)}</p>\n' if verdict else ""
+    # Its percentages are not separated from their sign at the end of a line.
+    unbroken = escape(verdict).replace(" %", "&nbsp;%")
+    top = f'<p class="verdict">{unbroken}</p>\n' if verdict else ""
     top += "".join(f'<p class="warning">{escape(text)}</p>\n' for text in warnings)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

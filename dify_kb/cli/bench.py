@@ -24,15 +24,6 @@ MAX_UNCONFIRMED = 1000
 
 bench = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
-HtmlOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--html",
-        metavar="FILE",
-        help="Write a report with plots to FILE, as HTML.",
-        parser=option_types.parse_path,
-    ),
-]
 SaveOption = Annotated[
     Path | None,
     typer.Option(
@@ -79,7 +70,7 @@ def measure(
             parser=option_types.parse_path,
         ),
     ] = None,
-    html: HtmlOption = None,
+    html: option_types.HtmlOption = None,
     save: SaveOption = None,
     yes: option_types.YesOption = False,
 ) -> None:

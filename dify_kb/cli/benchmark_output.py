@@ -18,7 +18,7 @@ from dify_kb.bench import render_instance_report
 from dify_kb.bench.html_report import ReportTable
 from dify_kb.bench.quality import render_quality_report
 from dify_kb.bench.svg_charts import format_number
-from dify_kb.errors import ConfigError
+from dify_kb.errors import ConfigError, KnowledgeError
 
 from . import output
 
@@ -121,10 +121,20 @@ def _find_write_error(file: Path) -> int:
 
 
 def save_file(file: Path | None, text: str) -> None:
-    """Write a report file and print its path; without a path, do nothing."""
-    if file is not None:
+    """Write a report file and print its path; without a path, do nothing.
+
+    Raises:
+        KnowledgeError: the file cannot be written, as on a full disk.
+    """
+    if file is None:
+        return
+    try:
         file.write_text(text, encoding="utf-8")
-        output.note(f"Wrote {output.escape(str(file))}.")
+    except OSError as error:
+        raise KnowledgeError(
+            f"Cannot write to {file}: {error.strerror}.", hint="Free disk space."
+        ) from error
+    output.note(f"Wrote {output.escape(str(file))}.")
 
 
 MetricFamily = tuple[str, list[tuple[Mapping[str, str], float]]]

@@ -12,7 +12,7 @@ from dify_kb.bench.benchmark_plan import CHUNK_SIZES, TOP_KS
 from dify_kb.errors import ConfigError
 
 from . import name_lookup, option_types, output
-from .bench import HtmlOption, SaveOption, TechniqueOption, confirm_start, require_confirmation
+from .bench import SaveOption, TechniqueOption, confirm_start, require_confirmation
 from .draft_queries import EvaluatedDatasetOption, draft
 from .exit_codes import GATE_FAILED
 from .run_command import CommandContext
@@ -154,7 +154,7 @@ def evaluate_queries(
             "--no-worse", help="Exit with 3 if a method is significantly worse than in --against."
         ),
     ] = False,
-    html: HtmlOption = None,
+    html: option_types.HtmlOption = None,
     save: SaveOption = None,
     trec: Annotated[
         Path | None,

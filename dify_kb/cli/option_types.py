@@ -291,6 +291,15 @@ AllOption = Annotated[bool, typer.Option("--all", help="All documents of the dat
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Change nothing; print what would be done.")
 ]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        help="Write a report with plots to FILE, as HTML.",
+        parser=parse_path,
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")]
 ContainsOption = Annotated[
     str | None, typer.Option("--contains", metavar="TEXT", help="Only chunks with this text.")

@@ -39,7 +39,7 @@ def quality_verdict(report: QualityReport) -> str:
     best, *others = report.rows
     k = str(report.ks[min(1, len(report.ks) - 1)])
     first = "the first passage" if k == "1" else f"the first {k} passages"
-    name = f"{best.base}, {_method_name(report, best)}"
+    name = f"“{best.base}, {best.method}”{STUB_MARK if _uses_stub(report, best) else ''}"
     found = f"{100 * best.recall[k].value:.0f} % of the answers among {first}"
     if report.queries < MIN_QUERIES:
         return (
@@ -80,8 +80,8 @@ def _method_name(report: QualityReport, row: QualityRow) -> str:
 def quality_table(report: QualityReport) -> ReportTable:
     """Return a table of all rows, with those highlighted that are as good as the best."""
     max_k = max(report.ks)
-    columns = ("dataset", "method", *(f"recall@{k}" for k in report.ks), "MRR", f"nDCG@{max_k}",
-               "±", "missed", "characters", "p50 ms", "result")  # fmt: skip
+    columns = ("dataset", "method", "result", *(f"recall@{k}" for k in report.ks), "MRR",
+               f"nDCG@{max_k}", "±", "missed", "characters", "p50 ms")  # fmt: skip
     is_told = report.queries >= MIN_QUERIES
     return ReportTable(
         columns=columns,
@@ -166,6 +166,7 @@ def _row_cells(report: QualityReport, row: QualityRow, result: str) -> Sequence[
     return [
         row.base,
         _method_name(report, row),
+        result,
         *(_format_part(row.recall[str(k)]) for k in report.ks),
         _format_part(row.mrr),
         _format_part(row.ndcg),
@@ -173,7 +174,6 @@ def _row_cells(report: QualityReport, row: QualityRow, result: str) -> Sequence[
         str(row.missed),
         format_number(row.characters),
         format_number(1000 * row.latency.p50) if row.latency else "-",
-        result,
     ]
 
 
