@@ -213,15 +213,18 @@ def _to_json(profile: ServerProfile, value: object) -> bytes:
     return f"{json.dumps(value, separators=separators)}\n".encode()
 
 
-def _drop_unsent_fields(value: object, never_sent: Collection[str]) -> object:
+def _drop_unsent_fields(value: object, never_sent: frozenset[str]) -> object:
     if isinstance(value, list):
         return [_drop_unsent_fields(item, never_sent) for item in value]
     if not isinstance(value, dict):
         return value
-    return {
-        name: _drop_unsent_fields(field, never_sent)
-        if isinstance(field, (dict, list)) and name not in _OPAQUE_FIELDS
-        else field
-        for name, field in value.items()
-        if name not in never_sent and (field is not None or name not in _OMITTED_IF_NULL)
-    }
+    fields = value.copy()
+    for name in value.keys() & never_sent:
+        del fields[name]
+    for name in fields.keys() & _OMITTED_IF_NULL:
+        if fields[name] is None:
+            del fields[name]
+    for name, field in fields.items():
+        if type(field) in {dict, list} and name not in _OPAQUE_FIELDS:
+            fields[name] = _drop_unsent_fields(field, never_sent)
+    return fields

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
 import cattrs
+from cattrs.fns import identity
 from cattrs.gen import make_dict_unstructure_fn, override
 
 from dify_kb.arguments import check_unicode, find_encoding_error
@@ -352,6 +353,14 @@ def _log_ignored_value(model: type[object], name: str, error: Exception) -> None
         )
 
 
+def _needs_no_writing(shape: object) -> bool:
+    return get_origin(shape) in {Union, UnionType} and {*get_args(shape)} <= _PLAIN_TYPES
+
+
+_PLAIN_TYPES = frozenset({str, int, float, bool, NoneType})
+"""The types of values that are the same in JSON."""
+
+
 def _create_writer(shape: Any) -> Callable[[Any], dict[str, object]]:
     attrs.resolve_types(shape)
     overrides: dict[str, Any] = {
@@ -391,6 +400,7 @@ def _create_converter() -> cattrs.Converter:
         lambda shape: attrs.has(_class_of(shape)), _create_reader
     )
     converter.register_unstructure_hook(datetime, _write_time)
+    converter.register_unstructure_hook_factory(_needs_no_writing, lambda _: identity)
     converter.register_unstructure_hook_factory(attrs.has, _create_writer)
     return converter
 
