@@ -6,12 +6,17 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from command_server import ForkedProgram, command_server
 
 from dify_kb import AsyncClient, Policy
 from dify_kb.cli import run
 from dify_kb.emulator import Emulator
+
+LONG = os.environ.get("CHAOS") == "long"
+hypothesis.settings.register_profile("tests", deadline=None, max_examples=200 if LONG else 40)
+hypothesis.settings.load_profile("tests")
 
 # The processes that the tests start use cached bytecode, like those of users.
 sys.dont_write_bytecode = False
@@ -102,7 +107,7 @@ def docs(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def programs() -> Iterator[Path]:
     """Start the process whose forks run programs; return the folder of `dify-kb`."""
-    with command_server(tiny_benchmarks=os.environ.get("CHAOS") != "long") as folder:
+    with command_server(tiny_benchmarks=not LONG) as folder:
         yield folder
 
 
