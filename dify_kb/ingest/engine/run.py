@@ -140,8 +140,7 @@ class LoadRun:
             if self.options.deadline is not None:
                 tasks.start_soon(self._stop_at_deadline, self.options.deadline)
             tasks.start_soon(workers.finish_sends)
-            for _ in range(self.server.admission.max_limit):
-                tasks.start_soon(workers.run)
+            tasks.start_soon(workers.run, tasks)
             yield
             tasks.cancel_scope.cancel()
 

@@ -55,6 +55,8 @@ from .ledger import DeletedCharactersWarning
 from .tracked_file import UploadedDocument, latest_server_time
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
     from dify_kb.ingest.planning.file_plan import PlannedFile
     from dify_kb.models import CreatedDocument
 
@@ -234,6 +236,8 @@ class UploadWorkers:
     files: FileLifecycle
     times: LoadTiming
     pause: Callable[[], Awaitable[None]] | None
+    _count: int = 1
+    _idle_count: int = 0
     _sending: set[anyio.CancelScope] = field(factory=set)
     _idle: anyio.Event = field(factory=anyio.Event)
     _probing: anyio.Lock = field(factory=anyio.Lock)
@@ -242,11 +246,19 @@ class UploadWorkers:
 
     _refused_types: set[str] = field(factory=set)
 
-    async def run(self) -> None:
-        """Send one file after another until cancelled."""
+    async def run(self, tasks: TaskGroup) -> None:
+        """Send one file after another until cancelled.
+
+        Starts the next worker when all have a file, up to the admission limit.
+        """
         with anyio.CancelScope() as scope:
             while True:
+                self._idle_count += 1
                 file = await self.files.queue.get()
+                self._idle_count -= 1
+                if not self._idle_count and self._count < self.admission.max_limit:
+                    self._count += 1
+                    tasks.start_soon(self.run, tasks)
                 await self._wait_for_turn()
                 try:
                     if file.state is FileState.QUEUED:
