@@ -30,6 +30,7 @@ class Page:
     modified: str = ""
     status: int = 200
     is_chunked: bool = False
+    disposition: str = ""
 
 
 @define
@@ -87,6 +88,7 @@ class Site:
         headers = {"Content-Type": page.type}
         headers |= {"ETag": page.etag} if page.etag else {}
         headers |= {"Last-Modified": page.modified} if page.modified else {}
+        headers |= {"Content-Disposition": page.disposition} if page.disposition else {}
         asked = request.headers
         is_same = bool(page.etag) and asked.get("If-None-Match") == page.etag
         is_same |= bool(page.modified) and asked.get("If-Modified-Since") == page.modified
@@ -167,6 +169,11 @@ async def test_type_gives_the_extension(client: AsyncClient, site: Site, method:
         "tool.py": Page(type="text/plain"),
         "raw.bin": Page(type="application/octet-stream"),
         "a.md": Page(type="text/plain"),
+        "get": Page(type="application/octet-stream", disposition='attachment; filename="Ü.MD"'),
+        "list": Page(
+            b"a,b\n1,2\n", "text/plain", disposition="attachment; filename*=UTF-8''%C3%A9.csv"
+        ),
+        "odd": Page(disposition="attachment; filename=setup.exe"),
     }
     dataset = await create_dataset(client)
 
@@ -174,14 +181,14 @@ async def test_type_gives_the_extension(client: AsyncClient, site: Site, method:
     again = await client.load(dataset, UrlList(map(site.url, site.pages)), as_text=["*.py"])
 
     host = f"127.0.0.1_{site.port}__"
-    assert count_outcomes(report) == {"added": 7, "skipped": 2}
+    assert count_outcomes(report) == {"added": 10, "skipped": 2}
     assert report.skipped_reasons == {"unsupported type .bin": 1, "unsupported type .json": 1}
-    assert count_outcomes(again) == {"unchanged": 7, "skipped": 2}
+    assert count_outcomes(again) == {"unchanged": 10, "skipped": 2}
     assert await list_document_names(client, dataset) == [
         f"{host}{name}"
         for name in (
-            "a.md", "folder__index.html", "guide.html", "notes.txt", "page.php.html",
-            "tool.py.txt", "v1.2.md",
+            "a.md", "folder__index.html", "get.md", "guide.html", "list.csv", "notes.txt",
+            "odd.html", "page.php.html", "tool.py.txt", "v1.2.md",
         )
     ]  # fmt: skip
 

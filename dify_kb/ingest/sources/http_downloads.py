@@ -56,6 +56,12 @@ class Download:
         """The type in lower case, without parameters."""
         return self.response.content_type
 
+    @property
+    def file_name(self) -> str:
+        """The file name that the server suggests; "" if it suggests none."""
+        disposition = self.response.content_disposition
+        return (disposition and disposition.filename) or ""
+
 
 @define
 class HttpDownloads:

@@ -84,8 +84,9 @@ class UrlList(FileSource):
     Each run sends conditional requests (ETag, Last-Modified), up to 8 at once, and downloads only
     what changed; a server that supports neither costs a download of each file. The key of a file is
     host and path of its URL, followed by a hash of the query; an extension that is missing, or not
-    that of a document, is added by the Content-Type, which costs a HEAD request per run. Redirects
-    are followed. A URL that fails fails its file alone. Pages are not searched for links.
+    that of a document, is added by the file name of the Content-Disposition or by the Content-Type,
+    which costs a HEAD request per run. Redirects are followed. A URL that fails fails its file
+    alone. Pages are not searched for links.
 
     Args:
         urls: the path of a file with one URL per line, or the lines: `URL` or `KEY<tab>URL`. Empty
@@ -233,6 +234,9 @@ class UrlList(FileSource):
             found = await self._http.head(link.url)
         except SourceError as error:
             return evolve(entry, unreadable=error.summary)
+        suggested = file_extension(found.file_name)
+        if suggested in _KNOWN:
+            return evolve(entry, key=f"{link.key}.{suggested}")
         extension = _EXTENSIONS.get(found.content_type, "")
         has_other = _HAS_EXTENSION.search(link.key) is not None
         if extension and not (has_other and (extension in _GENERIC or extension not in _KNOWN)):
