@@ -177,6 +177,7 @@ class Indexer:
         fault = None if row is None else self._faults.take_run_fault(row.name)
         while self._faults.are_workers_dead:
             await self._workers_alive.wait()
+            start = self._clock.now()
             row = self._store.documents.get_by_id(document_id)
         if row is None or (fault is not None and fault.outcome is RunOutcome.LOSE):
             return start
