@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import attrs
 from attrs import Attribute, field, frozen
 from attrs.converters import optional
-from attrs.validators import optional as optional_value
 
-from dify_kb.arguments import Duration, check_type, parse_duration, parse_size
+from dify_kb.arguments import Duration, parse_duration, parse_size
 from dify_kb.config import Policy
 from dify_kb.errors import ConfigError
 from dify_kb.ingest.pacing.admission import Admission
@@ -37,40 +36,12 @@ OnError = Literal["collect", "stop"]
 Replace = Literal["in_place", "swap"]
 
 
-def _validate_choice(*known: str) -> Callable[[object, Attribute[Any], Any], None]:
-    def check(_: object, attribute: Attribute[Any], value: object) -> None:
-        if value not in known:
-            raise ConfigError(
-                f"Invalid {attribute.name} {value!r}.", hint=f"Pass {_join_choices(known)}."
-            )
-
-    return check
-
-
-def _join_choices(words: Sequence[str]) -> str:
-    *others, last = words
-    return f"{', '.join(others)} or {last}" if others else last
-
-
 def _validate_minimum(number: float) -> Callable[[object, Attribute[Any], float | None], None]:
     def check(_: object, attribute: Attribute[Any], value: float | None) -> None:
         if value is not None and not value >= number:
             raise ConfigError(f"Invalid {attribute.name} {value!r}.", hint=f"Use {number} or more.")
 
     return check
-
-
-def _validate_type(expected: Any, words: str) -> Callable[[object, Attribute[Any], object], None]:
-    def check(_: object, attribute: Attribute[Any], value: object) -> None:
-        check_type(value, expected, attribute.name, words)
-
-    return check
-
-
-def _validate_concurrency(_: object, attribute: Attribute[Any], value: object) -> None:
-    is_pair = isinstance(value, tuple) and [type(bound) for bound in value] == [int, int]
-    if value is not None and not is_pair:
-        check_type(value, int, attribute.name, "a whole number or a pair (low, high)")
 
 
 def _validate_metadata(_: object, __: object, value: LoadMetadata) -> None:
@@ -102,13 +73,9 @@ def _path(value: str | os.PathLike[str]) -> Path:
     return Path(value)
 
 
-_RATE_WORDS = "uploads per second or a text such as '100/min'"
-_WHOLE_NUMBER = _validate_type(int, "a whole number")
-
-
 @frozen(kw_only=True)
 class LoadOptions:
-    """The options of a load, validated.
+    """The options of a load; methods of the client have checked their types and words.
 
     `AsyncClient.load` documents them. Its signature repeats the names, types and defaults for
     editors and `help()`, as does that of `load_iter`; a test compares them.
@@ -121,32 +88,22 @@ class LoadOptions:
     process_rule: ProcessRule | None = None
     doc_form: DocForm | Unset = field(default=None, converter=_doc_form)
     metadata: LoadMetadata = field(default=None, validator=_validate_metadata)
-    on_existing: OnExisting = field(
-        default="overwrite", validator=_validate_choice("overwrite", "skip", "fail")
-    )
-    wait: Wait = field(
-        default="indexed", validator=_validate_choice("accepted", "indexed", "verified")
-    )
+    on_existing: OnExisting = "overwrite"
+    wait: Wait = "indexed"
     checksum: bool = False
     overwrite_archived: bool = False
-    replace: Replace = field(default="in_place", validator=_validate_choice("in_place", "swap"))
-    concurrency: int | tuple[int, int] | None = field(default=None, validator=_validate_concurrency)
-    rate: str | float | None = field(
-        default=None, validator=optional_value(_validate_type(str | int | float, _RATE_WORDS))
-    )
-    max_unindexed: int = field(default=5000, validator=[_WHOLE_NUMBER, _validate_minimum(1)])
+    replace: Replace = "in_place"
+    concurrency: int | tuple[int, int] | None = None
+    rate: str | float | None = None
+    max_unindexed: int = field(default=5000, validator=_validate_minimum(1))
     stall_after: float = field(default=900.0, converter=_stall_after)
     deadline: float | None = field(default=None, converter=optional(_deadline))
-    max_failures: int | None = field(
-        default=None, validator=optional_value([_WHOLE_NUMBER, _validate_minimum(0)])
-    )
-    per_dataset: int | None = field(
-        default=None, validator=optional_value([_WHOLE_NUMBER, _validate_minimum(1)])
-    )
+    max_failures: int | None = field(default=None, validator=_validate_minimum(0))
+    per_dataset: int | None = field(default=None, validator=_validate_minimum(1))
     max_file_size: int = field(default=MAX_FILE_SIZE, converter=_max_file_size)
     journal: Path | None = field(default=None, converter=optional(_path))
     retry_failed: bool = False
-    errors: OnError = field(default="collect", validator=_validate_choice("collect", "stop"))
+    errors: OnError = "collect"
     dry_run: bool = False
     progress: bool = False
     on_event: OnLoadEvent | None = None

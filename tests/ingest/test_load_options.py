@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from dify_kb import AsyncClient, ConfigError
 from dify_kb.arguments import MIB, parse_duration, parse_size
 from dify_kb.cli.load import load as load_command
-from dify_kb.ingest import LoadOptions
+from dify_kb.ingest import LoadOptions, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,9 +94,10 @@ def test_options_are_created_from_the_arguments_of_a_method() -> None:
     assert options == LoadOptions(journal="a.db")
 
 
-def test_an_invalid_option_is_rejected_with_the_valid_ones() -> None:
-    with pytest.raises(ConfigError, match="Invalid wait 'later'") as raised:
-        LoadOptions.from_arguments({"wait": "later"})
+async def test_an_invalid_option_is_rejected_with_the_valid_ones() -> None:
+    async with AsyncClient("http://dify.test", "key") as client:
+        with pytest.raises(ConfigError, match="Invalid wait 'later'") as raised:
+            await client.load("d", "docs", wait=cast("Wait", "later"))
 
     assert raised.value.hint == "Pass accepted, indexed or verified."
 
@@ -151,10 +152,14 @@ def test_invalid_values_are_refused_with_the_option(option: str, value: object) 
         ("rate", ["100/min"]),
     ],
 )
-def test_values_of_another_type_are_refused_with_the_option(option: str, value: object) -> None:
+async def test_values_of_another_type_are_refused_with_the_option(
+    option: str, value: object
+) -> None:
     """Not by an error deep inside of the load."""
-    with pytest.raises(TypeError, match=f"^{option} must be"):
-        LoadOptions.from_arguments({option: value})
+    options: dict[str, Any] = {option: value}
+    async with AsyncClient("http://dify.test", "key") as client:
+        with pytest.raises(TypeError, match=f"^{option} must be"):
+            await client.load("d", "docs", **options)
 
 
 def test_a_journal_path_with_a_nul_is_refused() -> None:

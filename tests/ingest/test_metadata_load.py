@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
+import anyio
 import pytest
 from attrs import define, field
 from load_examples import count_creates, count_outcomes, create_dataset
@@ -471,3 +474,29 @@ async def test_documents_with_any_header_are_loaded(loads: Loads, folder: Path) 
     assert count_outcomes(await loads.load(folder, FrontMatter())) == {
         "unchanged": 3 * len(ODD_HEADERS)
     }
+
+
+async def test_a_load_with_a_hanging_metadata_function_is_cancelled_at_once(
+    client: AsyncClient, folder: Path
+) -> None:
+    """The function of a user may wait for a network share or a server of its own."""
+    (folder / "a.md").write_text("text")
+    dataset = await create_dataset(client)
+    is_called, may_end, has_ended = threading.Event(), threading.Event(), threading.Event()
+
+    def hang(item: Item) -> Mapping[str, str]:
+        is_called.set()
+        may_end.wait(60)
+        has_ended.set()
+        return {"team": item.key}
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(client.load, dataset, folder, metadata=hang))
+        while not is_called.is_set():  # noqa: ASYNC110 -- a thread's
+            await anyio.sleep(0.005)
+        group.cancel_scope.cancel()
+
+    assert not has_ended.is_set()
+    may_end.set()
+    report = await client.load(dataset, folder, metadata={"team": "infra"})
+    assert (report.added, report.metadata_set) == (1, 1)

@@ -20,6 +20,7 @@ from dify_kb.ingest.sources.scan import ScanRules
 from dify_kb.ingest.sources.source_reader import SourceReader
 from dify_kb.models import Dataset, IndexingStatus
 from dify_kb.resources import Documents
+from dify_kb.transport.thread_batch import run_in_thread
 
 from .document_lookup import MAX_NAME_QUERIES, DocumentLookup
 from .file_plan import (
@@ -115,14 +116,14 @@ class Planner:
     async def _plan(
         self, batch: Sequence[FoundFile | ItemResult]
     ) -> Sequence[PlannedFile | ItemResult]:
-        decided = await anyio.to_thread.run_sync(self._plan_pages, batch)
+        decided = await run_in_thread(self._plan_pages, batch)
         if not self._is_listed:
             if sum(map(_replaces_unlisted, decided)) > MAX_NAME_QUERIES:
                 try:
                     await self.breaker.read(self._list_documents)
                 except KnowledgeError as error:
                     raise ListingError(error) from error
-                decided = await anyio.to_thread.run_sync(self._plan_pages, batch)
+                decided = await run_in_thread(self._plan_pages, batch)
             else:
                 decided = [_require_lookup(planned) for planned in decided]
         self.record_changes()
