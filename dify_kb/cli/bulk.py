@@ -48,6 +48,9 @@ class ChangeReporter:
     """The past participle of the change, as `deleted`."""
 
     json: bool
+    action: str = ""
+    """What was done, before the name, as `Metadata set on`; default: the past participle."""
+
     changed_count: int = 0
     failed_count: int = 0
 
@@ -55,7 +58,8 @@ class ChangeReporter:
         """Print that a resource was changed."""
         self.changed_count += 1
         if self.json or not is_quiet():
-            self._write(self.past_tense, f"{self.past_tense.capitalize()} {thing}.", thing)
+            done = self.action or self.past_tense.capitalize()
+            self._write(self.past_tense, f"{done} {thing}.", thing)
 
     def report_refused(self, thing: ResourceRef, error: KnowledgeError) -> None:
         """Print why a resource was not changed: without --json on stderr, also with --quiet."""
@@ -79,7 +83,9 @@ class ChangeReporter:
         """Print the counts, and return the exit code."""
         if self.changed_count + self.failed_count != 1:
             failed = f", {self.failed_count:,} failed" if self.failed_count else ""
-            output.note(f"{format_count(self.changed_count, self.noun)} {self.past_tense}{failed}.")
+            count = format_count(self.changed_count, self.noun)
+            done = f"{self.action} {count}" if self.action else f"{count} {self.past_tense}"
+            output.note(f"{done}{failed}.")
         return SOME_FAILED if self.failed_count else 0
 
     def _write(self, kind: str, text: str, thing: ResourceRef, **more: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import resources
 from typing import Annotated
@@ -30,15 +31,32 @@ def guide(
         typer.Argument(metavar="NAME", help="Name of the guide; default: list the guides."),
     ] = None,
 ) -> None:
-    """Print a guide, or list the guides."""
+    """Print a guide, or list the guides.
+
+    On a terminal, the guide is formatted and shown by the pager (PAGER, default: less); in a pipe
+    it is Markdown.
+    """
     if name is None:
         width = max(map(len, NAMES))
         for each in NAMES:
             sys.stdout.write(f"{each:<{width}}  {_read(each).partition(chr(10))[0].lstrip('# ')}\n")
     elif name in NAMES:
-        sys.stdout.write(_read(name))
+        _show(_read(name))
     else:
         raise ConfigError(f"Unknown guide: {name!r}.", hint=f"Choose one of: {', '.join(NAMES)}.")
+
+
+def _show(text: str) -> None:
+    from .output import out
+
+    if not out.is_terminal:
+        sys.stdout.write(text)
+        return
+    from rich.markdown import Markdown
+
+    os.environ.setdefault("LESS", "FRX")  # ends if all of it fits, shows colors, keeps the text
+    with out.pager(styles=True):
+        out.print(Markdown(text, hyperlinks=False), soft_wrap=False)
 
 
 def _read(name: str) -> str:

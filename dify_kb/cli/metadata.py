@@ -226,7 +226,9 @@ def assign(
         fields = (await client.metadata.list(target)).doc_metadata
         values = convert_values(assignments, fields, target)
         things = await document_selection.select_documents(client, target, selection)
-        reporter = bulk.ChangeReporter("document", "updated", json=is_json_output(context))
+        reporter = bulk.ChangeReporter(
+            "document", "updated", json=is_json_output(context), action="Metadata set on"
+        )
         if dry_run:
             return reporter.report_dry_run(things)
         if not things:

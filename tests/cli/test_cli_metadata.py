@@ -26,7 +26,7 @@ def test_values_are_converted_to_the_field_type(cli: Cli, emulator: Emulator) ->
     sets = ["--metadata", "year=2024", "--metadata", "seen=2024-12-31", "--metadata", "team=7"]
     code, out, err = cli("metadata", "assign", *WHERE, "--name", "*.txt", *sets)
 
-    assert (code, err) == (0, "2 documents updated.\n")
+    assert (code, err) == (0, "Metadata set on 2 documents.\n")
     assert len(out.splitlines()) == 2
     _, out, _ = cli("documents", "show", *WHERE, "a.txt", "--json")
     values = {entry["name"]: entry["value"] for entry in parse_json_lines(out)[0]["doc_metadata"]}
