@@ -59,6 +59,13 @@ _SIZE_UNITS |= {"gib": 2**30}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?([kmg]?i?b)?", re.ASCII)
 
 
+def format_size(size: float) -> str:
+    """Return a size as `512 bytes`, `48.8 KiB` or `1,024.0 MiB`."""
+    if size >= MIB:
+        return f"{size / MIB:,.1f} MiB"
+    return f"{size / 1024:.1f} KiB" if size >= 1024 else f"{size:.0f} bytes"  # noqa: PLR2004 -- a KiB
+
+
 def parse_size(value: int | str, name: str = "size", *, default_unit: int = 1) -> int:
     """Return a size in bytes: of a number, or a string such as `15MB`, `500 kB` or `1.5GiB`.
 

@@ -9,31 +9,42 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio.to_thread
+from attrs import define, field
 
 from dify_kb import ItemResult, LoadReport, Outcome
 from dify_kb.ingest import ScanRules, Source, create_source_reader
+from dify_kb.ingest.engine.dry_run import WOULD_SEND
 
 from . import output
 
-SEND_REASON = "would be sent"
-"""The beginning of the reason of a file that would be sent."""
+_ACTIONS = {"would be added": "add", "would be updated": "update", "would be finished": "finish"}
+"""The action on a file, by the beginning of its reason."""
 
 
-def print_planned(result: ItemResult) -> None:
-    """Print what would be done with a file; nothing for an unchanged one."""
-    reason = result.reason or ""
-    match result.outcome:
-        case Outcome.UNCHANGED:
+@define
+class DryRunPrinter:
+    """Prints what a dry run would do with each file, and counts it."""
+
+    is_shown: bool = True
+    """Whether lines are printed; --json prints the results instead."""
+
+    counts: Counter[str] = field(factory=Counter)
+    """The files by what would be done, such as `would be added`."""
+
+    def __call__(self, result: ItemResult) -> None:
+        """Count a file, and print what would be done with it; nothing for an unchanged one."""
+        reason = result.reason or ""
+        if result.outcome is Outcome.PENDING:
+            planned = next((one for one in _ACTIONS if reason.startswith(one)), "would be added")
+            self.counts[planned] += 1
+            verb, reason = _ACTIONS[planned], reason.removeprefix(planned).lstrip(":, ")
+        elif result.outcome is Outcome.UNCHANGED:
             return
-        case Outcome.SKIPPED:
-            verb = "skip"
-        case Outcome.PENDING:
-            verb = "send" if reason.startswith(SEND_REASON) else "finish"
-            reason = reason.removeprefix(SEND_REASON).lstrip(", ")
-        case _:
-            verb = "fail"
-    why = f": {output.escape(reason)}" if reason else ""
-    sys.stdout.write(f"{verb:6}  {output.escape(result.key)}{why}\n")
+        else:
+            verb = "skip" if result.outcome is Outcome.SKIPPED else "fail"
+        if self.is_shown:
+            why = f": {output.escape(reason)}" if reason else ""
+            sys.stdout.write(f"{verb:6}  {output.escape(result.key)}{why}\n")
 
 
 async def scan_source(
@@ -52,7 +63,7 @@ async def scan_source(
                     key=result.key,
                     name=result.name,
                     outcome=Outcome.PENDING,
-                    reason=SEND_REASON,
+                    reason=WOULD_SEND,
                     size=result.size,
                 )
             counts[result.outcome] += 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 
 from dify_kb import ItemResult
-from dify_kb.bench.render_instance_report import format_size
+from dify_kb.arguments import format_size
 from dify_kb.errors import JournalError
 from dify_kb.ingest import state_folder
 from dify_kb.ingest.journal import JournalRow, JournalState, iter_failed_results, read_journal

@@ -40,8 +40,9 @@ from dify_kb.ingest import (
 )
 from dify_kb.ingest.sources.scan import Scanner
 
-from . import completion, dry_run, exit_codes, load_summary, output
+from . import completion, exit_codes, load_summary, output
 from .bulk import format_count
+from .dry_run import DryRunPrinter, scan_source
 from .ensure_dataset import ensure_dataset, ensure_series, require_new_journal
 from .files_from import MISSING_REASON, FilesFrom
 from .log_file import LoadLog
@@ -93,9 +94,12 @@ class LoadRunner:
     _files_from: FilesFrom | None = field(default=None, init=False)
     _sources: Sequence[FileSource] = field(default=(), init=False)
 
+    _planned: DryRunPrinter = field(factory=DryRunPrinter, init=False)
+
     def __attrs_post_init__(self) -> None:
+        self._planned.is_shown = not self.command.json
         self._progress = ProgressOutput(
-            command=self.command, dry_run=self.dry_run, print_planned=dry_run.print_planned
+            command=self.command, dry_run=self.dry_run, print_planned=self._planned
         )
 
     def run(self, log: LoadLog) -> None:
@@ -188,7 +192,7 @@ class LoadRunner:
             targets = await self._find_targets(client, source)
             if not targets:
                 return self._report_finished(
-                    await dry_run.scan_source(source, self.rules, self._handle_event)
+                    await scan_source(source, self.rules, self._handle_event)
                 )
             self._announce_new_journal(targets)
             names = [target.name for target in targets]
@@ -313,7 +317,8 @@ class LoadRunner:
 
     def _print(self, report: LoadReport) -> None:
         if not self.command.quiet:
-            load_summary.print_summary(output.err if self.command.json else output.out, report)
+            console = output.err if self.command.json else output.out
+            load_summary.print_summary(console, report, self._planned.counts)
         if not self.dry_run:
             load_summary.print_failures(report, self._refused)
         load_summary.print_warnings(report)
@@ -323,7 +328,7 @@ class LoadRunner:
             output.note(f"Listed files that do not exist, whose documents stay: {names}{more}")
         if line := load_summary.format_stop_reason(report):
             output.err.print(line)
-        step = load_summary.next_step(report, self.command.invocation.arguments)
+        step = load_summary.next_step(report, self.command.invocation.arguments, self._refused)
         if step and (report.stopped is not None or not self.command.quiet):
             output.err.print(f"next:  {self.command.invocation.complete_hint(step)}")
 

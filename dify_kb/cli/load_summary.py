@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from types import MappingProxyType
 
 from rich.console import Console
 
 from dify_kb import ItemResult, LoadReport, Outcome, StopReason
-from dify_kb.arguments import MIB
+from dify_kb.arguments import MIB, format_size
 from dify_kb.ingest.progress import format_counts
 
 from . import output
@@ -17,6 +20,14 @@ from .command_line import instruct_repetition, quote_word
 from .output import MAX_LISTED_FAILURES
 
 _RETRY = "--retry-failed"
+_SERVER_LIMIT = " (if the server accepts files of that size)"
+
+_MAX_SIZE = "--max-file-size"
+TOO_LARGE, UNSUPPORTED = "too large: ", "unsupported type"
+"""The beginnings of the reasons of files that no retry can load."""
+
+MAX_EXAMINED = 1000
+"""The number of failed files from which the next step is derived."""
 
 _REASONS: Mapping[StopReason, str] = {
     StopReason.RATE_LIMIT: "The server's rate limit rejects uploads.",
@@ -54,23 +65,39 @@ _REMEDIES: Mapping[StopReason, str] = {
 }
 
 
-def print_summary(console: Console, report: LoadReport) -> None:
-    """Print the counts by outcome, the reasons of skipped files, and the speed."""
+def print_summary(
+    console: Console, report: LoadReport, planned: Mapping[str, int] = MappingProxyType({})
+) -> None:
+    """Print the counts by outcome, the reasons of skipped files, and the speed.
+
+    `planned` counts the files of a dry run by what would be done, instead of pending ones.
+    """
     counts = {outcome: getattr(report, outcome) for outcome in Outcome}
+    counts[Outcome.PENDING] -= sum(planned.values())
+    parts = [f"{count:,} {text}" for text, count in planned.items()]
+    parts += [format_counts(counts)] if any(counts.values()) else []
     console.print(
         f"{format_count(report.found, 'file')} found in {report.seconds:.1f} s:"
-        f" {format_counts(counts) or 'nothing to do'}"
+        f" {', '.join(parts) or 'nothing to do'}"
         f"{f', metadata set on {report.metadata_set:,}' if report.metadata_set else ''}."
     )
-    if report.skipped_reasons:
-        console.print(f"{report.skipped:,} skipped: {_format_reasons(report.skipped_reasons)}.")
+    print_skipped(console, report)
     if report.dry_run:
         console.print("Nothing was sent: this was a dry run.")
         return
-    console.print(
-        f"{report.bytes / MIB:,.1f} MiB uploaded, {report.goodput:.1f} documents/s,"
-        f" {report.requests:,} requests, {report.retries:,} retries."
+    speed = (
+        f"{format_size(report.bytes)} uploaded, {report.goodput:.1f} documents/s, "
+        if report.bytes
+        else ""
     )
+    retries = "1 retry" if report.retries == 1 else f"{report.retries:,} retries"
+    console.print(f"{speed}{format_count(report.requests, 'request')}, {retries}.")
+
+
+def print_skipped(console: Console, report: LoadReport) -> None:
+    """Print the reasons of skipped files."""
+    if report.skipped_reasons:
+        console.print(f"{report.skipped:,} skipped: {_format_reasons(report.skipped_reasons)}.")
 
 
 def print_failures(report: LoadReport, refused: Sequence[ItemResult]) -> None:
@@ -98,36 +125,65 @@ def print_failures(report: LoadReport, refused: Sequence[ItemResult]) -> None:
 
 def format_result(result: ItemResult) -> str:
     """Return the outcome, key and reason of a file in one line."""
-    reason = f": {output.escape(result.reason)}" if result.reason else ""
+    reason = f": {output.escape(output.name_options(result.reason))}" if result.reason else ""
     return f"  {result.outcome}  {output.escape(result.key)}{reason}"
 
 
 def print_warnings(report: LoadReport) -> None:
     """Print the warnings of a load on stderr."""
     for warning in report.warnings:
-        output.err.print(f"warning: {output.escape(warning)}")
+        output.err.print(f"warning: {output.escape(output.name_options(warning))}")
 
 
-def format_stop_reason(report: LoadReport) -> str | None:
-    """Return the error line of a load that stopped; None if it did not stop."""
+def format_stop_reason(report: LoadReport, noun: str = "load") -> str | None:
+    """Return the error line of a load or sync that stopped; None if it did not stop."""
     if report.stopped is None:
         return None
-    message = output.escape(report.stop_message or _REASONS[report.stopped])
-    return f"error: The load stopped ({report.stopped}): {message}"
+    message = output.escape(output.name_options(report.stop_message or _REASONS[report.stopped]))
+    return f"error: The {noun} stopped ({report.stopped}): {message}"
 
 
-def next_step(report: LoadReport, words: Sequence[str]) -> str | None:
-    """Return the next step and its command; None if nothing is left to do."""
+def next_step(
+    report: LoadReport, words: Sequence[str], refused: Sequence[ItemResult] = ()
+) -> str | None:
+    """Return the next step and its command; None if nothing is left to do.
+
+    `refused` are failures that are not in the report's journal.
+    """
     if report or report.dry_run:
         return None
-    retry = report.failed + report.stalled > 0
-    extra = [_RETRY] if retry else []
+    extra = _find_remedies([*refused, *itertools.islice(report.failures(), MAX_EXAMINED)])
+    retry = _RETRY in extra
+    limit = _SERVER_LIMIT if any(one.startswith(_MAX_SIZE) for one in extra) else ""
     if report.stopped is None:
-        purpose = "retry the failed files" if retry else "check the remaining files"
+        purpose = (
+            "retry the failed files"
+            if retry
+            else f"load the failed files, too{limit}"
+            if extra
+            else "check the remaining files"
+        )
         return instruct_repetition(purpose, words, *extra)
     purpose = "resume and retry the failed files" if retry else "resume"
     repetition = instruct_repetition(purpose, words, *extra)
     return f"{_REMEDIES[report.stopped]} {repetition}".lstrip()
+
+
+def _find_remedies(failures: Sequence[ItemResult]) -> list[str]:
+    """Return the options with which failed files can be loaded: a retry does not help them all."""
+    options: list[str] = []
+    failed = [one for one in failures if one.outcome in {Outcome.FAILED, Outcome.STALLED}]
+    sizes = [one.size for one in failed if (one.reason or "").startswith(TOO_LARGE)]
+    patterns = dict.fromkeys(
+        f"*{PurePath(one.key).suffix}" if PurePath(one.key).suffix else PurePath(one.key).name
+        for one in failed
+        if (one.reason or "").startswith(UNSUPPORTED)
+    )
+    if any(not (one.reason or "").startswith((TOO_LARGE, UNSUPPORTED)) for one in failed):
+        options.append(_RETRY)
+    if largest := max(sizes, default=0):
+        options.append(f"{_MAX_SIZE}={math.ceil(largest / MIB)}MiB")
+    return options + [f"--as-text={pattern}" for pattern in patterns]
 
 
 def _format_reasons(counts: Mapping[str, int]) -> str:

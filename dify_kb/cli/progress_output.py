@@ -74,7 +74,7 @@ class ProgressOutput:
             output.err.print(load_summary.format_result(event))
         if self.command.json:
             output.print_json({"type": "item", **fields})
-        elif self.dry_run:
+        if self.dry_run:
             self.print_planned(event)
 
     def handle_attempt(self, event: AttemptEvent) -> None:

@@ -94,7 +94,7 @@ def test_failed_files_are_listed_and_exit_3(cli: Cli, docs: Path) -> None:
     code, _, err = cli("load", str(docs), "--dataset", "d", "--create", "--max-file-size", "1")
 
     assert code == 3
-    assert "failed  big.txt: too large: 2.0 of 1 MiB" in err
+    assert "failed  big.txt: too large: 2.0 MiB, more than 1.0 MiB" in err
     assert "failed  blank.txt: " in err
     assert "the document cannot be retrieved" in err
     assert "failed  zip.txt: indexing failed" in err

@@ -65,7 +65,7 @@ def test_series_that_does_not_exist_is_created_only_on_request(
     assert code == 1
     assert "--create" in parse_error(err)[1]
     assert dry_code == 0
-    assert "25 pending" in out
+    assert "25 would be added" in out
     assert "The dataset Docs 1 would be created." in dry_err
     assert list_places(emulator) == {}
 

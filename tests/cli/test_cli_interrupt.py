@@ -143,7 +143,24 @@ def test_second_signal_ends_the_process_immediately(
     assert "Traceback" not in err
     assert JournalState.SENDING in states()
     _, out, _ = cli(*resuming(err), "--dry-run")
-    assert "send    000.md\n" in out
+    assert "add     000.md\n" in out
+
+
+def test_interrupted_load_writes_its_page(
+    program: Program, folder: Path, emulator: Emulator, tmp_path: Path
+) -> None:
+    files(folder, 10)
+    html = tmp_path / "load.html"
+    emulator.faults.plan(CREATE, ["stall 0.5"] * 10)
+    process = program("load", str(folder), "--dataset", "d", "--create", "--html", str(html))
+    under_way(emulator, left=9)
+
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=LIMIT)
+
+    page = html.read_text()
+    assert "The run was interrupted; the same command resumes it." in page
+    assert "of 10 files are in d" in page
 
 
 def test_interrupted_load_prints_its_counts_as_json(

@@ -85,7 +85,7 @@ def test_metadata_comes_from_sources(cli: Cli, docs: Path) -> None:
     ]
 
     code, out, _ = cli(*arguments, "--dry-run")
-    assert (code, out.splitlines()[0]) == (0, "send    reset.md")
+    assert (code, out.splitlines()[0]) == (0, "add     reset.md")
     assert "metadata.json" not in out
     code, out, _ = cli(*arguments)
     assert (code, "metadata set on 2" in out) == (0, True)
@@ -131,10 +131,10 @@ def test_dry_run_prints_planned_actions(cli: Cli, docs: Path, emulator: Emulator
     assert code == 3
     assert "The dataset d would be created." in err
     assert out.splitlines()[:4] == [
-        "fail    big.txt: too large: 2.0 of 1 MiB",
-        "send    reset.md",
+        "fail    big.txt: too large: 2.0 MiB, more than 1.0 MiB",
+        "add     reset.md",
         "skip    tool.exe: unsupported type .exe",
-        "send    sub/notes.txt",
+        "add     sub/notes.txt",
     ]
     assert "4 files found" in out
     assert "dry run" in out
@@ -145,7 +145,8 @@ def test_dry_run_prints_planned_actions(cli: Cli, docs: Path, emulator: Emulator
     (docs / "reset.md").write_text("Another text.")
     code, out, _ = cli(*arguments, "--dry-run")
     assert code == 0
-    assert "send    reset.md" in out
+    assert "update  reset.md" in out
+    assert "1 would be updated, 1 unchanged, 1 skipped." in out
     assert "notes.txt" not in out
     assert count_creates(emulator) == 2
 

@@ -84,7 +84,7 @@ def test_dry_run_into_a_new_dataset_lists_the_members(cli: Cli, archive: Path) -
     code, out, _ = cli("load", str(archive), "--dataset", "d", "--create", "--dry-run")
 
     assert code == 3
-    assert out.splitlines()[:2] == ["send    a.md", "send    sub/b.md"]
+    assert out.splitlines()[:2] == ["add     a.md", "add     sub/b.md"]
 
 
 def test_source_that_cannot_be_read_creates_no_dataset(

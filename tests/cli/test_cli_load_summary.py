@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 
 import pytest
 from attrs import evolve
@@ -56,7 +57,7 @@ def test_stopped_load_lists_failures_but_only_counts_pending() -> None:
 
     head, speed, *listed = printed(report).splitlines()
     assert head == ("503 files found in 0.0 s: 1 failed, 1 stalled, 1 unknown, 500 pending.")
-    assert speed.startswith("0.0 MiB uploaded")
+    assert speed == "0 requests, 0 retries."
     assert listed == [
         "  failed  bad.md: too large",
         "  stalled  slow.md: no progress for 900 s",
@@ -97,3 +98,50 @@ def test_json_report_has_reasons_and_warnings() -> None:
 
     assert '"skipped_reasons": {"empty": 1}' in report.to_json()
     assert '"warnings": ["one"]' in report.to_json()
+
+
+@pytest.mark.parametrize(
+    ("reasons", "options"),
+    [
+        (["indexing failed"], ["--retry-failed"]),
+        (["too large: 19.1 MiB, more than 15.0 MiB"], ["--max-file-size=20MiB"]),
+        (["unsupported type .py"], ["--as-text=*.py"]),
+        (["unsupported type: no extension"], ["--as-text=*.py"]),
+        (
+            ["indexing failed", "too large: 19.1 MiB, more than 15.0 MiB"],
+            ["--retry-failed", "--max-file-size=20MiB"],
+        ),
+    ],
+)
+def test_the_next_step_can_help_with_the_failures(reasons: list[str], options: list[str]) -> None:
+    """A retry of a file that is too large, or of an unsupported type, fails again."""
+    failures = [
+        ItemResult(key="a.py", outcome=Outcome.FAILED, reason=reason, size=20_000_000)
+        for reason in reasons
+    ]
+    report = LoadReport(found=2, failed=2, _failures=lambda: iter(failures))
+
+    step = load_summary.next_step(report, ["load", "docs"])
+
+    assert step is not None
+    words = shlex.split(step.rpartition("dify-kb ")[2])
+    assert words == ["load", "docs", *options]
+    assert ("retry" in step.split(":")[0]) == ("--retry-failed" in options)
+
+
+def test_counts_of_one_and_small_sizes_are_readable() -> None:
+    report = LoadReport(found=1, added=1, bytes=27_500, requests=1, retries=1, seconds=1.0)
+
+    assert "1 file found in 1.0 s: 1 added." in printed(report)
+    assert "26.9 KiB uploaded, 0.0 documents/s, 1 request, 1 retry." in printed(report)
+
+
+def test_a_dry_run_counts_what_would_be_done() -> None:
+    report = LoadReport(found=1366, pending=1364, unchanged=2, dry_run=True)
+    text = io.StringIO()
+    planned = {"would be added": 1350, "would be finished": 14}
+
+    load_summary.print_summary(Console(file=text, width=200), report, planned)
+
+    head = text.getvalue().splitlines()[0]
+    assert head.endswith(": 1,350 would be added, 14 would be finished, 2 unchanged.")

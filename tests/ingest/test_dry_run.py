@@ -35,7 +35,7 @@ async def test_dry_run_reports_that_a_changed_file_replaces_its_document(
 
     results = await run_dry(client, dataset, folder)
 
-    assert results["changed.md"].reason == "would be sent to replace its document"
+    assert results["changed.md"].reason == "would be updated"
     assert results["same.md"].outcome is Outcome.UNCHANGED
     assert (await client.load(dataset, folder)).updated == 1
 
@@ -98,9 +98,9 @@ async def create_interrupted_load(
 @pytest.mark.parametrize(
     ("fault", "text", "prediction", "outcome"),
     [
-        ("commit-then-stall 5", "text", "would be taken over", "added"),
-        ("commit-then-stall 5", "changed", "would be sent to replace its document", "updated"),
-        ("stall 5", "text", "would be sent", "added"),
+        ("commit-then-stall 5", "text", "although the response was lost", "added"),
+        ("commit-then-stall 5", "changed", "would be updated", "updated"),
+        ("stall 5", "text", "would be added", "added"),
     ],
 )
 async def test_dry_run_looks_up_interrupted_sends(

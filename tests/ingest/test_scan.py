@@ -88,7 +88,7 @@ def test_repeated_key_fails(tmp_path: Path) -> None:
         ("a.exe", Outcome.SKIPPED, "unsupported type .exe"),
         ("Makefile", Outcome.SKIPPED, "unsupported type: no extension"),
         ("empty.txt", Outcome.SKIPPED, "empty"),
-        ("big.txt", Outcome.FAILED, "too large: 0.0 of 1.90735e-05 MiB"),
+        ("big.txt", Outcome.FAILED, "too large: 21 bytes, more than 20 bytes"),
     ],
 )
 def test_unloadable_files_are_reported_with_a_reason(

@@ -27,13 +27,13 @@ from .tracked_file import TrackedFile
 if TYPE_CHECKING:
     from dify_kb.models import Document
 
-WOULD_SEND = "would be sent"
-WOULD_REPLACE = "would be sent to replace its document"
+WOULD_SEND = "would be added"
+WOULD_REPLACE = "would be updated"
 WOULD_WAIT = f"{WOULD_REPLACE}, once the document is indexed"
-WOULD_FOLLOW = "already sent; its indexing would be watched"
-WOULD_SET_METADATA = "already indexed; its metadata would be set"
-WOULD_TAKE_OVER = "already on the server although the response was lost; would be taken over"
-WOULD_RESEND = "indexing stalled; would be sent again"
+WOULD_FOLLOW = "would be finished: it was sent, and its indexing would be followed"
+WOULD_SET_METADATA = "would be finished: it is indexed, and its metadata would be set"
+WOULD_TAKE_OVER = "would be finished: its document is on the server, although the response was lost"
+WOULD_RESEND = "would be added again: its indexing stalled"
 
 
 @frozen

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from attrs import evolve, field, frozen
 
+from dify_kb.arguments import format_size
 from dify_kb.models import MAX_FILE_SIZE
 
 from .document_names import document_name
@@ -77,7 +78,7 @@ def describe_excess_size(size: int, limit: int) -> str | None:
     """Return an error message if `size` exceeds `limit` (bytes), else None."""
     if size <= limit:
         return None
-    return f"too large: {size / 2**20:.1f} of {limit / 2**20:g} MiB"
+    return f"too large: {format_size(size)}, more than {format_size(limit)}"
 
 
 def describe_os_error(error: OSError | ValueError) -> str:
