@@ -8,6 +8,8 @@ from typing import Literal
 
 from attrs import field, frozen
 
+from dify_kb.argument_checks import check_constructor
+
 from ._base import UNSET, OpenEnum, Unset
 from .retrieval import RerankingMode, RerankingModel, RetrievalModel, SearchMethod, Weights
 
@@ -77,6 +79,7 @@ class StoredRetrievalModel:
         )
 
 
+@check_constructor
 @frozen(kw_only=True)
 class SummaryIndexSetting:
     """The settings of the summary index: an LLM writes a summary of each chunk, since 1.12.
@@ -186,6 +189,7 @@ class Member:
     user_id: str
 
 
+@check_constructor
 @frozen(kw_only=True)
 class ExternalRetrieval:
     """The retrieval settings of an external knowledge base."""

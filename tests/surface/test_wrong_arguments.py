@@ -142,7 +142,7 @@ BUILT: Mapping[str, frozenset[str]] = {
     "document_id": TEXTS | {"surrogate"},
     "enable": frozenset({"None"}),
     "extra": frozenset({"dict", "empty dict"}),
-    "field": frozenset({"space", "word"}),
+    "field": TEXTS | {"surrogate"},
     "key": TEXTS | {"surrogate"},
     "lookup_intervals": frozenset({"list"}),
     "metadata": frozenset({"dict"}),

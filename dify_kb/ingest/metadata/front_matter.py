@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
+from dify_kb.argument_checks import check_constructor
 from dify_kb.errors import ConfigError
 from dify_kb.ingest.sources.document_names import file_extension
 from dify_kb.resources.metadata_validation import MetadataWarning
@@ -41,6 +42,7 @@ _TIME = re.compile(
 )
 
 
+@check_constructor
 @frozen
 class FrontMatter:
     """The YAML header of markdown files (`.md`, `.mdx`, `.markdown`), between two lines `---`.

@@ -11,6 +11,7 @@ from unicodedata import normalize
 
 from attrs import Factory, field, frozen
 
+from dify_kb.argument_checks import check_constructor
 from dify_kb.errors import ConfigError
 from dify_kb.models import MetadataType
 from dify_kb.resources.metadata_validation import check_field_name, split_type
@@ -28,6 +29,7 @@ _VALUES = {
 }
 
 
+@check_constructor
 @frozen
 class PathPattern:
     """A pattern whose placeholders take values from the key of a file.
@@ -118,6 +120,7 @@ class Auto:
         return values
 
 
+@check_constructor
 @frozen
 class FileTimes:
     """The modification time of a file, as the time field `modified`.
