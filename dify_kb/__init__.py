@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         ArchiveProgress,
         CompareReport,
         CopyReport,
-        Difference,
+        DatasetDifference,
         ExportReport,
         ImportReport,
         OnArchiveEvent,
@@ -143,7 +143,7 @@ if TYPE_CHECKING:
         Unset,
     )
     from .resources import Events, Pager
-    from .sync import DeleteMode, SyncAction, SyncChange, SyncReport, SyncState
+    from .sync import DeleteMode, MayDelete, SyncAction, SyncChange, SyncReport, SyncState
     from .transport import AttemptEvent, OnAttempt
 
 __version__ = "0.1.0"
@@ -169,9 +169,9 @@ __all__ = [
     "CopyReport",
     "CreatedDocument",
     "Dataset",
+    "DatasetDifference",
     "DatasourceType",
     "DeleteMode",
-    "Difference",
     "DisplayStatus",
     "DisplayStatusName",
     "DocForm",
@@ -204,6 +204,7 @@ __all__ = [
     "LoadMetadata",
     "LoadReport",
     "LoadTiming",
+    "MayDelete",
     "MetadataField",
     "MetadataFields",
     "MetadataFilter",
@@ -285,8 +286,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "archive": "ArchiveProgress CompareReport CopyReport Difference ExportReport ImportReport"
-    " OnArchiveEvent OnExistingDocument VerifyReport verify_archive",
+    "archive": "ArchiveProgress CompareReport CopyReport DatasetDifference ExportReport"
+    " ImportReport OnArchiveEvent OnExistingDocument VerifyReport verify_archive",
     "client": "AsyncClient",
     "arguments": "Duration",
     "config": "LoadTiming Policy Polling Retry Timeout",
@@ -299,7 +300,7 @@ _HOMES = {
     "ingest.sources.git_source": "GitSource",
     "ingest.sources.url_list": "UrlList",
     "resources": "Events Pager",
-    "sync": "DeleteMode SyncAction SyncChange SyncReport SyncState",
+    "sync": "DeleteMode MayDelete SyncAction SyncChange SyncReport SyncState",
     "blocking": "Client",
     "transport": "AttemptEvent OnAttempt",
 }

@@ -7,7 +7,7 @@ documents, and the original files by their hash.
 from __future__ import annotations
 
 from .archive_session import ArchiveProgress, OnArchiveEvent
-from .compare import CompareReport, Difference, compare_archives
+from .compare import CompareReport, DatasetDifference, compare_archives
 from .copy_dataset import CopyReport, comparison_folder, copy_folder
 from .export import ExportOptions, ExportReport, export_dataset
 from .import_archive import import_archive
@@ -18,7 +18,7 @@ __all__ = [
     "ArchiveProgress",
     "CompareReport",
     "CopyReport",
-    "Difference",
+    "DatasetDifference",
     "ExportOptions",
     "ExportReport",
     "ImportOptions",

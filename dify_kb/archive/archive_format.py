@@ -70,7 +70,7 @@ def hash_file(path: Path) -> tuple[str, int]:
 
 
 @frozen
-class Member:
+class MemberDigest:
     """The SHA-256 and the size in bytes of a member."""
 
     sha256: str
@@ -93,7 +93,7 @@ class Manifest:
     selection: str | None = None
     """What was selected of the dataset; None for all documents."""
 
-    members: Mapping[str, Member] = field(factory=dict)
+    members: Mapping[str, MemberDigest] = field(factory=dict)
 
     @property
     def shards(self) -> list[str]:
@@ -138,7 +138,7 @@ class Manifest:
                     **value,
                     "dataset": ArchivedDataset.from_json(value["dataset"]),
                     "members": {
-                        name: Member(**member) for name, member in value["members"].items()
+                        name: MemberDigest(**member) for name, member in value["members"].items()
                     },
                 }
             )

@@ -25,7 +25,7 @@ _Key = tuple[str, int]
 
 
 @frozen(kw_only=True)
-class Difference:
+class DatasetDifference:
     """A difference between two knowledge bases, `a` and `b`.
 
     `kind` is `only_in_a`, `only_in_b`, `chunks`, `child_chunks`, `keywords`, `disabled_chunks`,
@@ -50,7 +50,7 @@ class CompareReport:
     documents_a: int = 0
     documents_b: int = 0
     counts: Mapping[str, int] = field(factory=dict)
-    differences: Sequence[Difference] = ()
+    differences: Sequence[DatasetDifference] = ()
 
     def __bool__(self) -> bool:
         return not self.counts
@@ -83,7 +83,7 @@ def compare_archives(
         ArchiveError: an archive is damaged.
     """
     with ArchiveReader.open(a) as first, ArchiveReader.open(b) as second:
-        counts, listed = Counter[str](), list[Difference]()
+        counts, listed = Counter[str](), list[DatasetDifference]()
         for difference in _iter_differences(first, second, settings=settings):
             counts[difference.kind] += 1
             if len(listed) < MAX_DIFFERENCES:
@@ -100,14 +100,14 @@ def compare_archives(
 
 def _iter_differences(
     a: ArchiveReader, b: ArchiveReader, *, settings: bool
-) -> Iterator[Difference]:
+) -> Iterator[DatasetDifference]:
     if settings:
         yield from _compare_settings(a, b)
     first, second = _index(a), _index(b)
     for name, number in first.keys() - second.keys():
-        yield Difference(kind="only_in_a", document=name, detail=_ordinal(number))
+        yield DatasetDifference(kind="only_in_a", document=name, detail=_ordinal(number))
     for name, number in second.keys() - first.keys():
-        yield Difference(kind="only_in_b", document=name, detail=_ordinal(number))
+        yield DatasetDifference(kind="only_in_b", document=name, detail=_ordinal(number))
     changed = {key for key in first.keys() & second.keys() if first[key] != second[key]}
     if not changed:
         return
@@ -143,7 +143,7 @@ def _digest(document: ArchivedDocument) -> str:
     return compute_digest(value)
 
 
-def _compare_settings(a: ArchiveReader, b: ArchiveReader) -> Iterator[Difference]:
+def _compare_settings(a: ArchiveReader, b: ArchiveReader) -> Iterator[DatasetDifference]:
     first, second = a.manifest.dataset, b.manifest.dataset
     pairs: dict[str, tuple[Any, Any]] = {
         "fields": (dict(first.fields), dict(second.fields)),
@@ -151,11 +151,13 @@ def _compare_settings(a: ArchiveReader, b: ArchiveReader) -> Iterator[Difference
     }
     for kind, (one, other) in pairs.items():
         if one != other:
-            yield Difference(kind=kind, document=None, detail=f"{one} / {other}")
+            yield DatasetDifference(kind=kind, document=None, detail=f"{one} / {other}")
     for name in ("technique", "description", "has_built_in_fields", "rule"):
         one, other = getattr(first, name), getattr(second, name)
         if one != other and None not in {_hashable(one), _hashable(other)}:
-            yield Difference(kind="settings", document=None, detail=f"{name}: {one} / {other}")
+            yield DatasetDifference(
+                kind="settings", document=None, detail=f"{name}: {one} / {other}"
+            )
 
 
 def _hashable(value: object) -> object:
@@ -164,9 +166,9 @@ def _hashable(value: object) -> object:
 
 def _compare_documents(
     a: ArchivedDocument, b: ArchivedDocument, *, keywords: bool
-) -> Iterator[Difference]:
-    def describe(kind: str, detail: str) -> Difference:
-        return Difference(kind=kind, document=a.name, detail=detail)
+) -> Iterator[DatasetDifference]:
+    def describe(kind: str, detail: str) -> DatasetDifference:
+        return DatasetDifference(kind=kind, document=a.name, detail=detail)
 
     for name in ("form", "language"):
         one, other = getattr(a, name), getattr(b, name)
@@ -197,7 +199,7 @@ def _compare_chunks(
     b: ArchivedDocument,
     *,
     keywords: bool,
-) -> Iterator[Difference]:
+) -> Iterator[DatasetDifference]:
     def list_positions(differs: Any) -> str:
         found = [number for number, pair in enumerate(pairs, 1) if differs(*pair)]
         shown = ", ".join(map(str, found[:10]))

@@ -100,7 +100,7 @@ class ExportState(ProgressDatabase):
         return int(self._database.execute(sql).fetchone()[0])
 
     def forget_exports(self) -> None:
-        """Have all documents read again."""
+        """Mark all documents to be read again."""
         with self.transaction() as database:
             database.execute("UPDATE document SET exported = NULL")
 
@@ -170,7 +170,7 @@ class ExportState(ProgressDatabase):
         )
 
     def forget_file(self, sha256: str) -> None:
-        """Have the documents with this file read again."""
+        """Mark the documents with this file to be read again."""
         with self.transaction() as database:
             database.execute("UPDATE document SET exported = NULL WHERE file = ?", (sha256,))
 

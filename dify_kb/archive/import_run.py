@@ -345,7 +345,7 @@ class ImportRun:
                 await self.state.call(self.state.add_losses, document.id, [losses[target]])
 
     async def _restore_base_rule(self) -> None:
-        """Make later uploads inherit the rule that they inherited before, or in the archive."""
+        """Restore the rule that later uploads inherit: that of before, or of the archive."""
         archived = self.archive.manifest.dataset
         rule = archived.rule if self._created else self._rule
         if not self._counts["added"] and not self._counts["updated"]:

@@ -56,7 +56,7 @@ _STRICTEST: Final = SplitterVersion(leading_symbols=build_leading_symbols(added=
 
 
 class RestoreMethod(enum.StrEnum):
-    """How the chunks of a document were created."""
+    """The way in which the chunks of a document were created."""
 
     FILE = "file"
     """The original file was split by the archived rule; differences were repaired."""

@@ -246,7 +246,7 @@ class AttributeRestorer:
 async def restore_rule(
     session: ArchiveSession, dataset: Dataset, rule: Mapping[str, Any], form: str | None
 ) -> None:
-    """Make a rule the one that later documents inherit: that of a document, deleted at once."""
+    """Set the rule that later documents inherit, by a document that is deleted at once."""
     uploads = session.setup.server.uploads
     try:
         created = await uploads.create_by_text(

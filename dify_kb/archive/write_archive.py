@@ -15,7 +15,7 @@ from .archive_format import (
     SHARD_SIZE,
     STATE,
     Manifest,
-    Member,
+    MemberDigest,
     file_name,
     hash_file,
     is_member_name,
@@ -75,7 +75,7 @@ def store_file(folder: Path, content: bytes) -> str:
 
 
 def forget_missing_files(folder: Path, state: ExportState) -> None:
-    """Have documents read again whose file is missing or was cut."""
+    """Mark documents to be read again whose file is missing or was cut."""
     for sha256, size in list(state.iter_files()):
         place = folder / file_name(sha256)
         if not (place.is_file() and place.stat().st_size == size):
@@ -94,7 +94,7 @@ def write_members(
     """Write all shards, then the manifest, and remove what it does not list."""
     documents, chunks, children = state.sum_counts()
     shards = -(-documents // SHARD_SIZE)
-    members: dict[str, Member] = {}
+    members: dict[str, MemberDigest] = {}
     for number in range(1, shards + 1):
         name = shard_name(number)
         members[name] = _write_shard(
@@ -108,7 +108,7 @@ def write_members(
             state_error = f"File {file_name(sha256)} of the archive is damaged."
             place.unlink()
             raise ArchiveError(state_error, hint="Run the export again: it is read again.")
-        members[file_name(sha256)] = Member(sha256, size)
+        members[file_name(sha256)] = MemberDigest(sha256, size)
         files += 1
     manifest = Manifest(
         dataset=dataset,
@@ -139,7 +139,7 @@ def is_shard_partial(folder: Path, name: str) -> bool:
     return name.startswith("documents/") and partial_shard(folder, name).exists()
 
 
-def _write_shard(folder: Path, name: str, lines: Iterable[bytes]) -> Member:
+def _write_shard(folder: Path, name: str, lines: Iterable[bytes]) -> MemberDigest:
     place = partial_shard(folder, name)
     with (
         place.open("wb") as target,
@@ -150,7 +150,7 @@ def _write_shard(folder: Path, name: str, lines: Iterable[bytes]) -> Member:
     ):
         for line in lines:
             shard.write(line + b"\n")
-    return Member(*hash_file(place))
+    return MemberDigest(*hash_file(place))
 
 
 def _replace(partial: Path, target: Path, content: bytes) -> None:
@@ -158,7 +158,7 @@ def _replace(partial: Path, target: Path, content: bytes) -> None:
     partial.replace(target)
 
 
-def _remove_unlisted(folder: Path, members: dict[str, Member]) -> None:
+def _remove_unlisted(folder: Path, members: dict[str, MemberDigest]) -> None:
     for place in [*folder.glob("documents/*"), *folder.glob("files/*/*")]:
         name = place.relative_to(folder).as_posix()
         if is_member_name(name) and name not in members:

@@ -144,7 +144,7 @@ def create(
                 name,
                 indexing_technique=technique or dify_kb.UNSET,
                 description=description or dify_kb.UNSET,
-                embedding=_parse_model(embedding),
+                embedding=parse_model(embedding),
                 permission=permission or dify_kb.UNSET,
                 partial_member_list=member or dify_kb.UNSET,
             )
@@ -192,7 +192,7 @@ def update(
             name=dify_kb.UNSET if new_name is None else new_name,
             indexing_technique=technique or dify_kb.UNSET,
             description=dify_kb.UNSET if description is None else description,
-            embedding=_parse_model(embedding),
+            embedding=parse_model(embedding),
             permission=permission or dify_kb.UNSET,
             partial_member_list=member or dify_kb.UNSET,
         )
@@ -256,7 +256,12 @@ def delete(
     run_with_client(context, main)
 
 
-def _parse_model(text: str | None) -> ModelRef | Unset:
+def parse_model(text: str | None) -> ModelRef | Unset:
+    """Parse a model: `PROVIDER:MODEL`; UNSET without a text.
+
+    Raises:
+        ConfigError: the text is not of this form.
+    """
     if text is None:
         return dify_kb.UNSET
     provider, colon, model = text.partition(":")

@@ -225,6 +225,7 @@ def test_every_refusal_derives_from_api_error() -> None:
 
     assert families == {
         "ApiError",
+        "ArchiveError",
         "ConfigError",
         "JournalError",
         "LoadError",
