@@ -78,6 +78,13 @@ class DatasetDocuments:
         document = self._by_id.get(row.document_id)
         return None if document is None else RemoteDocument.from_document(document)
 
+    def find_versions(self, row: JournalRow) -> Sequence[Document]:
+        """Return all documents that the uploads of a row have made, newest first.
+
+        More than one if a replacement was interrupted.
+        """
+        return [one for one in self.find_by_name(row.name) if is_version(row, one)]
+
 
 @frozen
 class Ownership:
@@ -85,7 +92,7 @@ class Ownership:
 
     sync_id: str
     ids: frozenset[str]
-    """The documents of rows."""
+    """The documents that the uploads of rows have made."""
 
     leftovers: Sequence[Document] = field(factory=list)
     """Other documents of the sync: older or unfinished versions of a file."""
@@ -105,6 +112,16 @@ def get_kept_metadata(document: Document) -> Mapping[str, AssignableValue]:
         for name, value in document.metadata_values.items()
         if name not in SYNC_FIELDS and name not in BUILT_IN and value is not None
     }
+
+
+def is_version(row: JournalRow, document: Document) -> bool:
+    """Return whether a document was made by the uploads of a row: the latest, or the one before."""
+    if document.id == row.document_id:
+        return True
+    file = document.upload_file
+    if file is not None and row.previous is not None and file.id == row.previous:
+        return True
+    return row.state is JournalState.SENDING and may_be_sent_by(row, document)
 
 
 def may_be_sent_by(row: JournalRow, document: Document) -> bool:

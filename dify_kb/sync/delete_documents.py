@@ -91,6 +91,21 @@ class DocumentDeleter:
         self.journal.forget(rename.old_key)
         return None
 
+    async def delete_versions(self, plan: SyncPlan) -> None:
+        """Delete the other versions of files whose replacement an earlier run did not finish.
+
+        The load deletes those that it knows of; these may be older.
+        """
+        for key, versions in plan.versions.items():
+            row = self.journal.get_rows([key]).get(key)
+            if row is None or row.state is not JournalState.DONE:
+                continue
+            for document in versions:
+                if document.id != row.document_id:
+                    with contextlib.suppress(KnowledgeError):  # the next sync tries again
+                        await self._wait_final(document.name, document.id)
+                        await self._delete(document.id, document)
+
     async def delete_all(self, plan: SyncPlan) -> None:
         """Delete the documents of a plan; keep those back that the server refuses to delete."""
         for deletion in plan.deletions:

@@ -75,7 +75,7 @@ async def sync(
         KnowledgeError: the dataset could not be fetched or listed.
     """
     key = dataset_id.id if isinstance(dataset_id, Dataset) else dataset_id
-    if missing := await anyio.to_thread.run_sync(_find_missing_path, source):
+    if missing := await anyio.to_thread.run_sync(find_missing_path, source):
         return missing_source_report(missing)
     with show_progress(sender, options.load) as (watched, shown):
         options = evolve(options, load=shown)
@@ -170,6 +170,10 @@ class SyncRun:
             hold_deletes(self._plan, self._hold.reason)
         if not self.options.load.dry_run:
             await self._carry_out()
+        elif on_event := self.setup.options.on_event:
+            for one in self._plan.files:
+                if isinstance(one, ItemResult):
+                    on_event(one)
 
     async def finish(self) -> SyncReport:
         """Write the rest of the journal, and return the report."""
@@ -253,13 +257,14 @@ class SyncRun:
         if documents.is_complete and (self.options.state == "base" or not rows):
             rows, leftovers = read_rows(documents, self.sync_id, journal_rows)
             await anyio.to_thread.run_sync(self.journal.files.replace_rows, list(rows.values()))
-        ids = frozenset(row.document_id for row in rows.values() if row.document_id is not None)
+        ids = {row.document_id for row in rows.values() if row.document_id is not None}
+        ids |= {one.id for row in rows.values() for one in documents.find_versions(row)}
         planner = self._planner()
         decider = SyncDecider(
             options=self.options,
             sync_id=self.sync_id,
             documents=documents,
-            ownership=Ownership(self.sync_id, ids, leftovers),
+            ownership=Ownership(self.sync_id, frozenset(ids), leftovers),
             rows=rows,
             plan_files=planner.plan_known,
             find_existing=lambda keys: self.source.exists(self.options.load.rules, keys),
@@ -322,6 +327,7 @@ class SyncRun:
             hold_deletes(plan, f"the sync was stopped: {self._load.stop_message}")
             return
         await self._deleter.finish_renames(plan, await self._read_done_keys(plan))
+        await self._deleter.delete_versions(plan)
         if (failed := _count_failed(self._load)) and not self.options.ignore_errors:
             hold_deletes(plan, f"{failed:,} files failed; ignore_errors=True (--ignore-errors)")
         await self._deleter.delete_all(plan)
@@ -352,6 +358,7 @@ class SyncRun:
             assignment=assignment or MetadataAssignment(setup.sender, dataset),
             requests=setup.requests,
             metadata=setup.metadata,
+            foreign_ids=self._plan.foreign_ids,
         )
         await run.execute_plan(self._plan.files)
         try:
@@ -478,7 +485,7 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _find_missing_path(source: Source) -> str | None:
+def find_missing_path(source: Source) -> str | None:
     """Return the first path of a source that does not exist. Blocking."""
     elements = source if isinstance(source, Sequence) and not isinstance(source, str) else [source]
     for element in elements:

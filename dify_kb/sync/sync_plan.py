@@ -47,6 +47,7 @@ EXCLUDED = "left out by the patterns; delete_excluded=True (--delete-excluded) d
 NEW_NAME_KEPT = "renamed to {}, which is kept back"
 RESTORED = "its document was taken out of retrieval by an earlier sync"
 METADATA = "metadata"
+KEPT_BY_CALLER = "its file is gone, but may_delete() returned False"
 EDITED_BY_HAND = "edited by hand; sync without protect_edits (--protect-edits) overwrites it"
 KEEP_ALL = "its file is gone; delete='keep' (--delete keep)"
 SUPERSEDED = "an older or unfinished version"
@@ -96,6 +97,10 @@ class SyncPlan:
     moved: list[tuple[str, str]] = field(factory=list)
     """Old and new keys of files whose document has the same name."""
 
+    versions: dict[str, list[Document]] = field(factory=dict)
+    """The documents of files with several, as interrupted replacements leave them, by key."""
+
+    foreign_ids: set[str] = field(factory=set)
     forgotten: list[str] = field(factory=list)
     """The keys of rows without a document."""
 
@@ -151,6 +156,7 @@ class SyncDecider:
         self._move_keys(found, rows, gone)
         self._adopt(found, rows)
         restored = self._restore(found, rows)
+        self._resolve_unanswered(found, rows)
         kept, renames = self._keep_named(found, rows), self._match_renames(found, rows, gone)
         self._decide_files(items, rows, kept, renames, restored)
         self._decide_gone(gone, renames)
@@ -233,6 +239,32 @@ class SyncDecider:
                 restored.add(key)
         return restored
 
+    def _resolve_unanswered(
+        self, found: Mapping[str, FoundFile], rows: dict[str, JournalRow]
+    ) -> None:
+        """Find the documents of unanswered uploads, where another client's has the same name.
+
+        Where there is no such document, the load looks for them, and waits for late ones.
+        """
+        for key, file in found.items():
+            row = rows.get(key)
+            if row is None or row.state is not JournalState.SENDING or not self._foreign(file.name):
+                continue
+            newest = next(
+                (one for one in self.documents.find_by_name(row.name) if may_be_sent_by(row, one)),
+                None,
+            )
+            if newest is None:
+                rows[key] = evolve(row, state=JournalState.WAITING)
+            else:
+                stored = newest.upload_file
+                rows[key] = evolve(
+                    row,
+                    state=JournalState.ACCEPTED,
+                    document_id=newest.id,
+                    upload_file_id=stored.id if stored else None,
+                )
+
     def _keep_named(
         self, found: Mapping[str, FoundFile], rows: Mapping[str, JournalRow]
     ) -> dict[str, str]:
@@ -243,16 +275,11 @@ class SyncDecider:
             own = self.documents.find_own(row)
             if own is not None or not self.documents.knows(file.name):
                 continue
-            foreign = self._foreign(file.name)
-            if row is not None and row.state is JournalState.SENDING:
-                foreign = [one for one in foreign if not may_be_sent_by(row, one)]
-                others = self._foreign(file.name)
-                if len(others) > len(foreign):  # the load looks for its document among them
-                    continue
-            elif row is not None and row.state is JournalState.DONE and self._respects(row):
+            if row is not None and row.state is JournalState.DONE and self._respects(row):
                 kept[key] = DELETED_BY_HAND
                 continue
-            if foreign:
+            has_own = row is not None and self.documents.find_versions(row)
+            if (foreign := self._foreign(file.name)) and not has_own:
                 self.plan.conflicts += 1
                 kept[key] = self._describe_foreign(foreign[0])
         return kept
@@ -291,7 +318,7 @@ class SyncDecider:
         for key in sorted(found):
             file, known = found[key], rows.get(key)
             candidates = by_size.get(file.size, [])
-            if not candidates or (known is not None and known.state not in _UNFINISHED):
+            if not candidates or (known is not None and not _is_new(known)):
                 continue
             content = self._digest(file)
             same = [old for old in candidates if old.content == content]
@@ -362,6 +389,8 @@ class SyncDecider:
             self._decide_result(planned, row, restored)
             return
         document = self.documents.find(None if row is None else row.document_id)
+        if row is not None and len(versions := self.documents.find_versions(row)) > 1:
+            self.plan.versions[key] = list(versions)
         if old is not None:
             document = self.documents.find(old.document_id)
         if document is not None and planned.action is not PlannedAction.ASSIGN_METADATA:
@@ -388,11 +417,27 @@ class SyncDecider:
         if result.outcome is Outcome.FAILED:
             self._change(SyncAction.FAIL, result.key, document_id, reason=result.reason)
         elif result.outcome is Outcome.SKIPPED:
+            document_id = result.document_id or document_id
             self._change(SyncAction.KEEP, result.key, document_id, reason=result.reason)
+            self._delete_other_versions(row, document_id)
         elif result.key in restored:
             self._change(SyncAction.ADD, result.key, document_id, reason=RESTORED)
         else:
             self.plan.same += 1
+
+    def _delete_other_versions(self, row: JournalRow | None, document_id: str | None) -> None:
+        """Delete what an interrupted replacement has left next to a document that is kept."""
+        for document in () if row is None else self.documents.find_versions(row):
+            if document.id != document_id:
+                self._delete(
+                    Deletion(
+                        key=document.name,
+                        document_id=document.id,
+                        row=None,
+                        reason=SUPERSEDED,
+                        counts=False,
+                    )
+                )
 
     def _keep(self, key: str, row: JournalRow | None, reason: str, file: FoundFile) -> None:
         self._change(SyncAction.KEEP, key, row.document_id if row else None, reason=reason)
@@ -414,7 +459,12 @@ class SyncDecider:
             row = gone[key]
             if key in renamed:
                 continue
-            document_id = self._find_gone_document(row)
+            documents = self._find_gone_documents(row)
+            document_id = documents[0] if documents else None
+            for other in documents[1:]:
+                self._delete(
+                    Deletion(key=key, document_id=other, row=None, reason=SUPERSEDED, counts=False)
+                )
             if document_id is None:
                 self.plan.forgotten.append(key)
             elif row.state is JournalState.TRASHED:
@@ -424,17 +474,17 @@ class SyncDecider:
                 self._change(SyncAction.KEEP, key, document_id, reason=reason)
             elif key in existing and not self.options.delete_excluded:
                 self._change(SyncAction.KEEP, key, document_id, reason=EXCLUDED)
+            elif self.options.may_delete and not self.options.may_delete(key):
+                self._change(SyncAction.KEEP, key, document_id, reason=KEPT_BY_CALLER)
             else:
                 self._delete(Deletion(key=key, document_id=document_id, row=row))
 
-    def _find_gone_document(self, row: JournalRow) -> str | None:
-        """Return the id of the document of a file that is gone; None if there is none."""
-        if row.state is JournalState.SENDING:
-            for document in self._foreign(row.name):
-                if may_be_sent_by(row, document):
-                    return document.id
+    def _find_gone_documents(self, row: JournalRow) -> list[str]:
+        """Return the ids of the documents of a file that is gone."""
+        if versions := self.documents.find_versions(row):
+            return [document.id for document in versions]
         own = self.documents.find_own(row)
-        return None if own is None else own.document_id
+        return [] if own is None else [own.document_id]
 
     def _decide_trashed(self, row: JournalRow, document_id: str) -> None:
         age = self.options.empty_trash
@@ -476,6 +526,7 @@ class SyncDecider:
                 continue
             if self.ownership.is_foreign(document):
                 self.plan.foreign += 1
+                self.plan.foreign_ids.add(document.id)
                 self._change(SyncAction.FOREIGN, document.name, document.id)
 
     def _change(
@@ -498,6 +549,11 @@ _UNFINISHED = frozenset({
     JournalState.WAITING, JournalState.SENDING, JournalState.ACCEPTED,
 })  # fmt: skip
 """The states of a renamed file whose upload was interrupted."""
+
+
+def _is_new(row: JournalRow) -> bool:
+    """Return whether a row is that of an interrupted upload of a file without a document before."""
+    return row.state in _UNFINISHED and row.previous is None
 
 
 @frozen

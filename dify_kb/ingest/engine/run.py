@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -53,13 +54,18 @@ class LoadRun:
     assignment: MetadataAssignment
     requests: AttemptCounter
     metadata: MetadataCollector = field(factory=MetadataCollector)
+    foreign_ids: Collection[str] | None = None
+    """The documents of other clients; if given, none of theirs is replaced."""
+
     ledger: Ledger = field(init=False)
     files: FileLifecycle = field(init=False)
     _lookup: DocumentLookup = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         times, followed = self.server.policy.load_timing, FollowedDocuments()
-        self._lookup = DocumentLookup(self.server.documents, self.dataset.id)
+        self._lookup = DocumentLookup(
+            self.server.documents, self.dataset.id, self.foreign_ids or ()
+        )
         stopping = RunStop()
         self.ledger = Ledger(
             self.journal, self.options, self.server.breaker, stopping, self.requests
@@ -206,6 +212,7 @@ class LoadRun:
             doc_form=options.doc_form,
             fingerprint=options.chunking_fingerprint,
             swaps=self.files.swaps,
+            protects_others=self.foreign_ids is not None,
             deleted_characters=self.ledger.deleted_characters,
         )
         return UploadWorkers(
@@ -246,7 +253,7 @@ class LoadRun:
             self.server.policy.load_timing,
             self.server.breaker,
             self.files,
-            self.options.on_existing,
+            self.options.on_existing if self.foreign_ids is None else "skip",
             self.options.overwrite_archived,
             self.options.retry_failed,
             self.options.stall_after,

@@ -19,6 +19,7 @@ from dify_kb.errors import (
     OutcomeUnknownError,
     ProtocolError,
     QuotaExceededError,
+    RateLimitedError,
     SourceChangedError,
     SourceError,
     TransportError,
@@ -78,6 +79,9 @@ class Uploader:
     doc_form: DocForm | Unset
     fingerprint: str
     swaps: bool
+    protects_others: bool
+    """Whether a document that another client made meanwhile is not replaced by a new file."""
+
     deleted_characters: DeletedCharactersWarning
     _first_upload: anyio.Lock = field(factory=anyio.Lock)
     _rule_sent: anyio.Event = field(factory=anyio.Event)
@@ -197,9 +201,17 @@ class Uploader:
             indexing_technique=self.dataset.indexing_technique or UNSET,
             doc_form=self.doc_form or self.dataset.doc_form or UNSET,
             process_rule=rule,
-            # False even without a known document: another client may have made one meanwhile.
-            duplicate=not self.swaps,
+            duplicate=self._replaces_same_name(file),
         )
+
+    def _replaces_same_name(self, file: TrackedFile) -> bool:
+        """Return whether the server replaces a document with the name of the file.
+
+        If a new file is sent again, that may be the document of an earlier attempt.
+        """
+        if file.planned.replaces is not None:
+            return not self.swaps
+        return file.attempts > 0 or not self.protects_others
 
 
 def _read_with_metadata(planned: PlannedFile) -> tuple[FileContent, ResolvedMetadata | None]:
@@ -362,10 +374,21 @@ class UploadWorkers:
         """Report a failed upload that the server has not stored."""
         broke = isinstance(error, TransportError) and not isinstance(error, ConnectError)
         file.lost += broke
+        if self._may_be_stored(file, error):
+            self.files.apply(file, FileEvent.LOST)
+            return
         if broke and file.lost >= self.times.max_sends:
             self.files.apply(file, FileEvent.REFUSED)
         else:
             self.files.apply(file, FileEvent.NOT_SENT)
+
+    def _may_be_stored(self, file: TrackedFile, error: KnowledgeError) -> bool:
+        """Return whether a second document could result if a file of a swap were sent again.
+
+        Without a swap, the server replaces the document that the failed request may have made.
+        """
+        is_swap = self.files.swaps and file.planned.replaces is not None
+        return is_swap and not isinstance(error, ConnectError | RateLimitedError)
 
     async def _report_refusal(self, file: TrackedFile, error: KnowledgeError) -> None:
         """Report a refused upload.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -9,7 +10,7 @@ from attrs import frozen
 from dify_kb.resources import Documents
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from dify_kb.models import Document
 
@@ -24,6 +25,8 @@ class DocumentLookup:
 
     _documents: Documents
     _dataset_id: str
+    _ignored: Collection[str] = ()
+    """Ids of documents that are not looked for, although they have the same name."""
 
     async def find(self, name: str) -> Document | None:
         """Return the document that a create with this name would replace, else a disabled one.
@@ -39,7 +42,7 @@ class DocumentLookup:
         """Return all documents with this name, newest first. Costs the same as `find`."""
         pattern = name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         rows = self._documents.iter(self._dataset_id, keyword=pattern)
-        return [row async for row in rows if row.name == name]
+        return [row async for row in rows if row.name == name and row.id not in self._ignored]
 
     async def find_newest(self, names: Collection[str], depth: int) -> Mapping[str, Document]:
         """Return the documents with these names among the newest `depth`, reading page by page."""
@@ -47,7 +50,7 @@ class DocumentLookup:
         seen = 0
         async for rows in self._documents.iter(self._dataset_id).pages():
             for row in rows:
-                if row.name in names:
+                if row.name in names and row.id not in self._ignored:
                     found[row.name] = _prefer_enabled(found.get(row.name), row)
             seen += len(rows)
             if seen >= depth or len(found) == len(names):
