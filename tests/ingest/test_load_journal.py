@@ -5,6 +5,7 @@ import gc
 import random
 import threading
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from load_examples import (
     count_outcomes,
     create_dataset,
     list_document_names,
+    write_files,
 )
 
 from dify_kb import (
@@ -195,6 +197,25 @@ async def test_default_journal_is_in_the_state_folder(
     journals = [Path(str(report.journal)) for report in reports]
     assert {path.parent for path in journals} == {tmp_path / "state" / "dify-kb"}
     assert journals[0] == journals[2] != journals[1]
+
+
+async def test_order_of_folders_and_archives_does_not_matter(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    """Their keys do not depend on it."""
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        write_files(tmp_path / name, 2)
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr("c.md", name)
+    dataset = await create_dataset(client)
+    for sources in (["b", "a"], ["b.zip", "a.zip"]):
+        paths = [tmp_path / name for name in sources]
+        await client.load(dataset, paths)
+
+        report = await client.load(dataset, paths[::-1])
+
+        assert report.unchanged == report.found > 0
 
 
 async def test_missing_state_folder_warns_that_the_load_cannot_be_resumed(

@@ -58,9 +58,9 @@ def resolve_roots(source: str | os.PathLike[str] | Iterable[Element]) -> list[Sc
 
 
 def identify_roots(roots: Sequence[ScanRoot]) -> str | None:
-    """Return an identifier of the roots: their normalized paths. Blocking."""
+    """Return an identifier of the roots, in any order: their normalized paths. Blocking."""
     normalizer = PathNormalizer()
-    return "\n".join(normalizer.normalize(str(root.path)) for root in roots) or None
+    return "\n".join(sorted(normalizer.normalize(str(root.path)) for root in roots)) or None
 
 
 def _path(element: Element) -> Path:

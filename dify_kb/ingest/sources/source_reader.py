@@ -159,7 +159,7 @@ def _file_source_reader(sources: Sequence[FileSource]) -> SourceReader:
     """Return the reader of buckets, repositories, archives and lists of URLs."""
     ignored: list[IgnoredPaths] = []
     return SourceReader(
-        "\n".join(source.identity for source in sources),
+        "\n".join(sorted(source.identity for source in sources)),
         lambda rules: iter_in_thread(_iter_entries(sources, ignored, rules), lambda _: 0),
         counted=True,
         totals=lambda rules, stop: _sum(_iter_entries(sources, ignored, rules), stop),
