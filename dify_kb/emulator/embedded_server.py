@@ -254,7 +254,7 @@ def create_emulator(location: str) -> Emulator:
     if options:
         raise ConfigError(
             f"Unknown option {next(iter(options))!r} in address {f'emulator:{location}'!r}.",
-            hint="Use emulator:PATH or emulator:PATH?version=1.16.",
+            hint="Use emulator:FILE or emulator:FILE?version=1.16.",
         )
     if "\0" in path:
         raise ConfigError(f"The path {path!r} contains a NUL character.", hint="Use another path.")

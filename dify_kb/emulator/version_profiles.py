@@ -233,7 +233,8 @@ _1_12_1 = attrs.evolve(
     too_large_message="File size exceeded. {message}",
     model_type_error="invalid origin model type {}",
     splitter=SplitterVersion(
-        leading_symbols=build_leading_symbols(added="[]", kept="\u2026\u3010")
+        leading_symbols=build_leading_symbols(added="[]", kept="\u2026\u3010"),
+        assumes_paragraphs=False,
     ),
     update_hangs=True,
     empty_doc_metadata=None,
@@ -270,7 +271,9 @@ _1_8_1 = attrs.evolve(
     checks_technique=True,
     counts_words_of_text=True,
     splitter=SplitterVersion(
-        leading_symbols=build_leading_symbols(added="!"), escapes_separator=False
+        leading_symbols=build_leading_symbols(added="!"),
+        escapes_separator=False,
+        assumes_paragraphs=False,
     ),
     update_hangs=False,
     default_model_type="ModelType.TEXT_EMBEDDING",

@@ -53,6 +53,10 @@ class SplitterVersion:
     """Whether a separator is decoded by `unicode_escape`. That garbles characters above U+007F, so
     such a separator splits nothing, and a backslash at its end fails."""
 
+    assumes_paragraphs: bool = True
+    """Whether a hierarchical rule without a parent mode means paragraphs; otherwise there are no
+    chunks (2091)."""
+
     def strip(self, text: str) -> str:
         """Strip the leading symbols of a chunk, then the spaces at both ends."""
         if _MARKDOWN_LINK.match(text):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from dify_kb.models import ChunkingRules, ParentMode, ProcessRule, Segmentation
+from dify_kb.models import ChunkingRules, ParentMode, ProcessMode, ProcessRule, Segmentation
 
 from .chunk import (
     NEWEST_SPLITTER,
@@ -41,15 +41,16 @@ def chunk_parents(
 ) -> list[ParentChunk]:
     """Split the texts of one document into parent chunks, in order.
 
-    A rule without a parent mode, such as the automatic rule, gives no chunks and no error
-    (recording 1040). With `full-doc` the whole uncleaned document is the only parent.
+    The automatic rule gives no chunks and no error (recording 1040), and so does any rule without a
+    parent mode up to 1.12. With `full-doc` the whole uncleaned document is the only parent.
 
     Raises:
         ChunkError: the rule is invalid. The server detects this only while indexing; the message
             is the server's.
     """
     rules = rule.rules if isinstance(rule.rules, ChunkingRules) else None
-    if rules is None or not rules.parent_mode:
+    assumed = version.assumes_paragraphs and rule.mode == ProcessMode.HIERARCHICAL
+    if rules is None or not (rules.parent_mode or assumed):
         return []
     if rules.parent_mode == ParentMode.FULL_DOC:
         full_text = "\n".join(texts)

@@ -69,6 +69,21 @@ async def test_searches_find_what_recorded_servers_found(
     assert " ".join(names) == found
 
 
+@pytest.mark.parametrize(
+    ("operator", "value"), [(">", "many"), ("before", "Ann"), (">", True), ("is", False)]
+)
+async def test_value_that_the_database_cannot_compare_crashes(operator: str, value: object) -> None:
+    """Recordings 1880, 1881, 1916 and 1933."""
+    async with run_emulator(version="1.14.2") as client:
+        dataset = await create_metadata_dataset(client)
+        condition = {"name": "rank", "comparison_operator": operator, "value": value}
+        filters = {"metadata_filtering_conditions": {"conditions": [condition]}}
+        response = await client.retrieve(dataset.dataset, "zebra", **filters)
+
+    assert (response.status, response.body["code"]) == (500, "internal_server_error")
+    assert "psycopg2.errors" in response.body["message"]
+
+
 @pytest.mark.parametrize(("joined", "found"), [("and", 1), ("or", 4)])
 async def test_conditions_are_combined_by_the_logical_operator(joined: str, found: int) -> None:
     async with run_emulator() as client:

@@ -149,6 +149,18 @@ async def test_automatic_rule_creates_no_parents() -> None:
     assert (entry["indexing_status"], entry["total_segments"]) == ("completed", 0)
 
 
+@pytest.mark.parametrize(("version", "parents"), [("1.12.1", 0), ("1.14.2", 2), ("1.16", 2)])
+async def test_rule_without_parent_mode_means_paragraphs_since_1_13(
+    version: str, parents: int
+) -> None:
+    """Recordings 2091 and 2092."""
+    async with run_emulator(version=version, settings=WITH_MODELS) as client:
+        _, path = await create_parent_child_dataset(client, parent_mode=None)
+        listing = await client.request("GET", path)
+
+    assert listing.body["total"] == parents
+
+
 async def test_questions_and_answers_are_found_by_the_question() -> None:
     """Without a model that generates questions, a document has only those added by hand."""
     async with run_emulator() as client:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dify_kb import ProcessRule
 from dify_kb.models import UNSET, ChunkingRules, ParentMode, ProcessMode
-from dify_kb.rag import ChunkError, ParentChunk, chunk_children, chunk_parents
+from dify_kb.rag import ChunkError, ParentChunk, SplitterVersion, chunk_children, chunk_parents
 
 RECORDED = "\n\n".join(
     "\n".join(f"parent {parent} line {line} about topic{parent}{line}" for line in range(3))
@@ -42,12 +42,18 @@ def test_full_doc_mode_gives_one_parent() -> None:
     assert len(parents.children) == 13
 
 
-@pytest.mark.parametrize(
-    "rule", [ProcessRule.automatic(), ProcessRule.custom(), change_rules(parent_mode=UNSET)]
-)
-def test_rule_without_parent_mode_gives_no_chunks(rule: ProcessRule) -> None:
+@pytest.mark.parametrize("rule", [ProcessRule.automatic(), ProcessRule.custom()])
+def test_rule_that_is_not_hierarchical_gives_no_chunks(rule: ProcessRule) -> None:
     """The document is completed nevertheless."""
     assert chunk_parents([RECORDED], rule) == []
+
+
+def test_rule_without_parent_mode_means_paragraphs_since_1_13() -> None:
+    """Recordings 2091 and 2092; before, such a rule gave no chunks (server source)."""
+    rule = change_rules(parent_mode=UNSET)
+
+    assert len(chunk_parents([RECORDED], rule)) == 4
+    assert chunk_parents([RECORDED], rule, SplitterVersion(assumes_paragraphs=False)) == []
 
 
 def test_children_require_a_subchunk_segmentation() -> None:

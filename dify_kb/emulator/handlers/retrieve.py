@@ -143,6 +143,9 @@ def read_retrieve(context: RequestContext, raw: object) -> Retrieve:
                 for condition in read["conditions"] or ()
                 if condition["comparison_operator"] not in _LIST_OPERATORS
             ]
+        if any(isinstance(condition.get("value"), bool) for condition in read["conditions"]):
+            message = "(psycopg2.errors.UndefinedFunction) operator does not exist: text = boolean"
+            raise EmulatedError(500, "internal_server_error", message)
         model["metadata_filtering_conditions"] = read
     return codec.decode(Retrieve, fields)
 
