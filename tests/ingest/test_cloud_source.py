@@ -60,6 +60,7 @@ def make_url(bucket: S3Store, prefix: str = "") -> str:
     return f"s3://{bucket.config.get('bucket')}/{quote(prefix)}?endpoint={bucket.config.get('endpoint')}"
 
 
+@pytest.mark.timeout(600 if LONG else 120)
 async def test_objects_are_loaded_once(
     client: AsyncClient, bucket: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
