@@ -106,6 +106,7 @@ def load(
     retry_failed: load_option_types.RetryFailedOption = False,
     dry_run: option_types.DryRunOption = False,
     log_file: load_option_types.LogFileOption = None,
+    html: option_types.HtmlOption = None,
 ) -> None:
     """Load folders of files into a dataset.
 
@@ -169,8 +170,13 @@ def load(
         dry_run=dry_run,
         stops_at_first_failure=errors == "stop",
         verifies=wait == "verified",
+        html=html,
         start_load=start,
     )
+    if html is not None:
+        from .benchmark_output import check_writable
+
+        check_writable((html,))
     runner.check()
     with open_log(log_file) as log:
         runner.run(log)

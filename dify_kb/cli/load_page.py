@@ -67,12 +67,14 @@ def render_load_page(report: LoadReport, page: LoadPage) -> str:
         *page.facts,
         ("took", format_duration(report.seconds)),
         ("uploaded", f"{format_size(report.bytes)}, {format_number(report.goodput)} documents/s"),
-        ("requests", f"{report.requests:,}, {report.retries:,} of them retries"),
-        ("journal", report.journal or "-"),
     ]
+    if report.requests:  # of an interrupted run they are not known
+        facts.append(("requests", f"{report.requests:,}, {report.retries:,} of them retries"))
+    if report.journal:
+        facts.append(("journal", report.journal))
     sections = [_outcome_section(report)]
-    if bad := _count_not_loaded(report):
-        sections += _failure_sections(page.failures, bad)
+    if page.failures:
+        sections += _failure_sections(page.failures, _count_not_loaded(report))
     if report.skipped_reasons:
         sections.append(
             PageSection(heading="Skipped files", table=_count_table(report.skipped_reasons))
@@ -128,7 +130,7 @@ def _main_wait(history: LoadHistory) -> str:
     activity, seconds = next(iter(history.spent.items()), ("", 0.0))
     if not total or activity == UPLOADING or seconds < total / 2:
         return ""
-    return f", {100 * seconds / total:.0f} % of it {activity}"
+    return f"; {100 * seconds / total:.0f} % of the time: {activity}"
 
 
 def _outcome_counts(report: LoadReport) -> dict[Outcome, int]:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -83,6 +84,9 @@ class LoadRunner:
     """Whether the first failure stops the load; it then exits with the code of failed files."""
 
     verifies: bool
+    html: Path | None
+    """The file for a page about the load; None for no page."""
+
     start_load: Callable[[AsyncClient, Sequence[Dataset], LoadArguments], Awaitable[LoadReport]]
     _progress: ProgressOutput = field(init=False)
     _refused: list[ItemResult] = field(factory=list, init=False)
@@ -99,7 +103,10 @@ class LoadRunner:
     def __attrs_post_init__(self) -> None:
         self._planned.is_shown = not self.command.json
         self._progress = ProgressOutput(
-            command=self.command, dry_run=self.dry_run, print_planned=self._planned
+            command=self.command,
+            dry_run=self.dry_run,
+            print_planned=self._planned,
+            html=self.html,
         )
 
     def run(self, log: LoadLog) -> None:
@@ -190,12 +197,14 @@ class LoadRunner:
             source = NamedSource(listed, _folder_name(self._files_from.folder))
         async with self.command.create_client(on_event=self._progress.handle_attempt) as client:
             targets = await self._find_targets(client, source)
+            self._progress.datasets = [target.name for target in targets] or [self.dataset]
+            self._progress.facts = self._describe_run(client)
             if not targets:
                 return self._report_finished(
                     await scan_source(source, self.rules, self._handle_event)
                 )
             self._announce_new_journal(targets)
-            names = [target.name for target in targets]
+            names = self._progress.datasets
             completion.remember_datasets(self.command.address, names)
             if len(names) > 1:
                 output.note(f"Loading into {', '.join(map(output.escape, names))}.")
@@ -276,6 +285,15 @@ class LoadRunner:
             hint="Check PATH, --include and --exclude. Hidden files require an --include.",
         )
 
+    def _describe_run(self, client: AsyncClient) -> Sequence[tuple[str, str]]:
+        """Return the server, the source and the time for the page, as names and values."""
+        sources = [source.identity for source in self._sources] or [*self.paths] or ["."]
+        return [
+            ("server", f"{client.base_url} (version {client.server_version or 'unknown'})"),
+            ("source", ", ".join(sources)),
+            ("started", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
+        ]
+
     def _record_listed(self, result: ItemResult) -> None:
         """Record a path of the list that is not loaded."""
         results = self._refused if result.outcome is Outcome.FAILED else self._missing
@@ -308,6 +326,7 @@ class LoadRunner:
         ):
             raise self._no_files_error()
         self._print(report)
+        self._progress.write_page(report, self._refused)
         first_item = self.stops_at_first_failure and report.stopped is StopReason.MAX_FAILURES
         if self._named_skipped and not self.dry_run:
             for result in self._named_skipped:
