@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dify_kb.bench.benchmark_plan import BenchmarkPlan, Technique
-from dify_kb.errors import ConfigError, KnowledgeError
+from dify_kb.errors import ConfigError
 
 from . import bulk, exit_codes, option_types, output
 from .command_line import format_command_line
@@ -153,10 +153,11 @@ async def confirm_start() -> None:
     """Request confirmation of a measurement on the terminal.
 
     Raises:
-        KnowledgeError: it was not confirmed.
+        Exit: it was not confirmed.
     """
     if not await bulk.ask("Start?"):
-        raise KnowledgeError("Nothing was measured.", hint="Answer y to start, or pass --yes.")
+        output.err.print("Nothing was measured.")
+        raise typer.Exit(exit_codes.GENERAL_ERROR)
 
 
 @bench.command("compare")

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 import anyio.to_thread
+import typer
 from attrs import define
 
 from dify_kb.errors import (
@@ -183,7 +184,7 @@ async def confirm_deletion(what: str, things: Sequence[str], *, yes: bool) -> No
 
     Raises:
         ConfigError: standard input is not a terminal.
-        KnowledgeError: the deletion was not confirmed.
+        Exit: the deletion was not confirmed.
     """
     if yes:
         return
@@ -193,7 +194,8 @@ async def confirm_deletion(what: str, things: Sequence[str], *, yes: bool) -> No
     if len(things) > MAX_LISTED:
         output.err.print(f"  … and {len(things) - MAX_LISTED:,} more")
     if not await ask(f"Delete {what}?"):
-        raise KnowledgeError("Nothing was deleted.", hint="Answer y to delete, or pass --yes.")
+        output.err.print("Nothing was deleted.")
+        raise typer.Exit(GENERAL_ERROR)
 
 
 def require_terminal(action: str, verb: str) -> None:

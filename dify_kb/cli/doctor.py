@@ -113,7 +113,9 @@ async def _check_access(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
             yield _failed("server", error)
         return
     yield DiagnosticCheck(
-        check="key", status="ok", detail=f"valid for {format_count(page.total, 'dataset')}"
+        check="key",
+        status="ok",
+        detail=f"valid; the workspace has {format_count(page.total, 'dataset')}",
     )
 
 

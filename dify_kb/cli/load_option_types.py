@@ -159,8 +159,8 @@ StallAfterOption = Annotated[
     typer.Option(
         "--stall-after",
         metavar="DURATION",
-        help="Time without indexing progress (90s, 30m, 2h) after which a document counts as"
-        " stalled.",
+        help="Time without indexing progress (90s, 30m, 2h, or seconds) after which a document"
+        " counts as stalled.",
     ),
 ]
 DeadlineOption = Annotated[
@@ -168,7 +168,7 @@ DeadlineOption = Annotated[
     typer.Option(
         "--deadline",
         metavar="DURATION",
-        help="Stop the load after this time (90s, 30m, 2h); default: never.",
+        help="Stop the load after this time (90s, 30m, 2h, or seconds); default: never.",
     ),
 ]
 MaxFailuresOption = Annotated[

@@ -28,6 +28,9 @@ from .table_layout import NAME_COLUMNS, TEXT_COLUMNS, TableFormat, wrap_message
 
 T = TypeVar("T")
 
+_NOUNS = {"segment": "chunk", "child_chunk": "child chunk"}
+"""The words for models in messages, where they differ from their names."""
+
 MAX_CELL_TEXT = 60
 """The length of a text in a table, in characters."""
 
@@ -119,10 +122,13 @@ async def print_rows(
 ) -> None:
     """Print models as a table with these columns, or each as a line of JSON as it arrives.
 
-    The table omits columns without values.
+    The table omits columns without values. Without rows, a message on stderr says so.
     """
     if not json:
         listed = [row async for row in iterate(found)]
+        if not listed:
+            note(f"No {_NOUNS.get(kind, kind.replace('_', ' '))}s.")
+            return
         cells = {name: [read(row) for row in listed] for name, read in columns.items()}
         # Empty columns would leave less width for names.
         kept = {name: cells for name, cells in cells.items() if {*cells} != {None}}

@@ -137,6 +137,18 @@ class CommandContext:
             else profile.url
         )
 
+    def announce_memory(self) -> None:
+        """Print a note if the data of the embedded server ends with the command."""
+        from . import output
+
+        address, _, options = (self.address or "").partition("?")
+        if address == "emulator:":
+            file = f"emulator:FILE{'?' if options else ''}{options}"
+            output.note(
+                "The embedded server of emulator: keeps its data in memory, until this command"
+                f" ends. Keep it in a file with {file}."
+            )
+
     def run(
         self, main: Callable[[], Coroutine[Any, Any, int]], *, interrupt_message: str = ""
     ) -> None:
@@ -181,6 +193,7 @@ def run_with_client(
     command: CommandContext = context.obj
 
     async def run_main() -> int:
+        command.announce_memory()
         async with command.create_client() as client:
             return await main(client) or 0
 

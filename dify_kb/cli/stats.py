@@ -58,8 +58,8 @@ def stats(
         str,
         typer.Option(
             metavar="DURATION",
-            help="Time without indexing progress (90s, 30m, 2h) after which a document counts as"
-            " stuck.",
+            help="Time without indexing progress (90s, 30m, 2h, or seconds) after which a document"
+            " counts as stuck.",
         ),
     ] = "15m",
 ) -> None:
