@@ -290,7 +290,11 @@ def describe_saturation(result: UploadResult | SearchResult) -> str:
     if not knee.reached:
         return f"Not saturated at concurrency {knee.at_once}, the highest measured."
     most = format_number(knee.most)
-    return f"Saturation point: concurrency {knee.at_once}, at most {most} responses per second."
+    measured = any(level.at_once == knee.at_once for level in result.levels)
+    return (
+        f"Saturation point: concurrency {knee.at_once}{'' if measured else ' (interpolated)'}; from"
+        f" there on, {most} responses per second on average."
+    )
 
 
 def search_table(result: Sequence[SearchResult]) -> ReportTable:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from dify_kb.bench.report_comparison import Difference
     from dify_kb.bench.results import InstanceReport, QualityReport
 
+_WHOLE_COLUMNS = frozenset({"method"})
+"""Columns that are never shortened: their words differ at the end."""
+
 LINE_INTERVAL = 5.0
 """Seconds between progress lines if no bar is shown."""
 
@@ -93,7 +96,11 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
 def print_report_table(heading: str, table: ReportTable) -> None:
     """Print a table with a heading; names are aligned left, numbers right."""
     output.out.print(f"\n{output.escape(heading)}")
-    named = [name for place, name in enumerate(table.columns) if not table.is_numeric(place)]
+    named = [
+        name
+        for place, name in enumerate(table.columns)
+        if name not in _WHOLE_COLUMNS and not table.is_numeric(place)
+    ]
     output.print_table(table.columns, table.rows, shortened=named, highlighted=table.highlighted)
 
 
