@@ -55,7 +55,7 @@ class AsyncClient(ClientMethods, ClientSyncMethods, ClientArchiveMethods):
 
     Args:
         base_url: address of the server, with or without `/v1`. `emulator:` (in memory) or
-            `emulator:PATH` (persistent, in a file) starts the embedded server while the client is
+            `emulator:FILE` (persistent, in a file) starts the embedded server while the client is
             open; append `?version=…` for another Dify version than 1.16. None reads
             `DIFY_BASE_URL`; there is no default host.
         api_key: a knowledge API key (`dataset-…`). None reads `DIFY_API_KEY`.

@@ -139,9 +139,13 @@ def test_the_demo_loads_the_guides_and_answers_with_a_sentence(
     monkeypatch.chdir(ROOT)
     database = f"emulator:{tmp_path / 'demo.db'}"
 
-    for step in demo.strip().split(" && ")[2:]:
-        words = [word.strip("'") for word in re.findall(r"'[^']*'|\S+", step)[1:]]
-        assert run([database if word == "emulator:.demo.db" else word for word in words]) == 0
+    install, address, *steps = demo.strip().splitlines()
+    assert install.endswith(". .venv/bin/activate")
+    assert address == "export DIFY_BASE_URL=emulator:.demo.db"
+    monkeypatch.setenv("DIFY_BASE_URL", database)
+    for step in steps:
+        words = re.findall(r"'[^']*'|\S+", step)[1:]
+        assert run([word.strip("'") for word in words]) == 0
 
     output = capsys.readouterr().out
     assert re.search(rf"{len(NAMES)} files found in .* added", output)
