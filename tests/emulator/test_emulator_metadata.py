@@ -6,7 +6,7 @@ import pytest
 from emulator_client import UNKNOWN_ID, run_emulator
 from emulator_metadata import BUILT_IN, MetadataDataset, create_metadata_dataset
 
-from dify_kb.emulator import VERSIONS, ManualClock
+from dify_kb.emulator import VERSIONS, ManualClock, Settings
 
 
 async def test_field_names_are_unique_and_not_built_in() -> None:
@@ -216,3 +216,55 @@ async def test_field_that_is_assigned_twice_is_listed_twice() -> None:
         shown = await dataset.get_values()
 
     assert [field["value"] for field in shown[:2]] == ["two", "two"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 100_000, ":", "中文", "\"q'", "a\nb", "😀", "  ", "", "123", "null", "\x01"],
+    ids=range(11),
+)
+async def test_texts_are_stored_exactly(version: str, value: str) -> None:
+    async with run_emulator(version=version) as client:
+        dataset = await create_metadata_dataset(client)
+        response = await dataset.assign("m0", {"town": value})
+        rows = (await client.request("GET", f"{dataset.path}/documents")).body["data"]
+
+    assert response.status == 200
+    shown = [field["value"] for field in rows[0]["doc_metadata"] if field["name"] == "town"]
+    assert shown == [value]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_replaced_documents_keep_their_values(version: str) -> None:
+    """By a create of the same name as well as by an update."""
+    async with run_emulator(version=version, settings=Settings(update_hangs=False)) as client:
+        dataset = await create_metadata_dataset(client)
+        await dataset.assign("m0", {"town": "rome"})
+        again = await client.create_by_text(dataset.dataset, "m0", "a lion")
+        await client.wait_until_indexed(dataset.dataset, again)
+        path = f"{dataset.path}/documents/{dataset.documents['m0']}/update-by-text"
+        updated = await client.request("POST", path, json={"name": "m0", "text": "a tiger"})
+        entry = await client.wait_until_indexed(dataset.dataset, updated)
+        rows = (await client.request("GET", f"{dataset.path}/documents")).body["data"]
+
+    assert entry["indexing_status"] == "completed"
+    assert rows[0]["doc_metadata"][0]["value"] == "rome"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_unknown_document_ends_an_assignment_in_the_middle_since_1_13(version: str) -> None:
+    """The documents before it keep their new values; up to 1.12 it is skipped (703)."""
+    async with run_emulator(version=version) as client:
+        dataset = await create_metadata_dataset(client, "m0", "m1")
+        value = {"id": dataset.fields["town"], "name": "town", "value": "rome"}
+        operations = [
+            {"document_id": document, "metadata_list": [value]}
+            for document in (dataset.documents["m0"], UNKNOWN_ID, dataset.documents["m1"])
+        ]
+        response = await client.request(
+            "POST", f"{dataset.path}/documents/metadata", json={"operation_data": operations}
+        )
+        counts = (await dataset.get_counts())["town"]
+
+    assert (response.status, counts) == ((400, 1) if version in {"1.14.2", "1.16"} else (200, 2))
