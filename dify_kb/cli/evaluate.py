@@ -334,12 +334,14 @@ def _describe_evaluation(
 ) -> str:
     from dify_kb.bench.search_methods import MAX_COMPARED_METHODS
 
+    number = len(inputs.queries)
+    count = "1 query" if number == 1 else f"{number:,} queries"
     bases = 1 if inputs.source is None else len(chunkings)
     searches = bases * MAX_COMPARED_METHODS * (len(inputs.queries) + 1)
     notice = "" if inputs.source is None else f" Creates and deletes {bases} temporary datasets."
     return (
-        f"Evaluating {len(inputs.queries):,} queries on {output.escape(url)}, {max(ks)} passages"
-        f" each: at most {searches:,} searches.{notice}"
+        f"Evaluating {count} on {output.escape(url)}, {max(ks)} passages"
+        f" each: at most {searches:,} searches, and a few requests to prepare them.{notice}"
     )
 
 

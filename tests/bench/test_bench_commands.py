@@ -144,7 +144,7 @@ def test_eval_searches_an_existing_dataset(cli: Cli, docs: Path, tmp_path: Path)
     assert re.search(
         r"^d +keyword +too few to tell +1\.00 +1\.00 +1\.00 +0\.00 +0 ", out, re.MULTILINE
     )
-    assert "at most 21 searches." in err
+    assert "at most 21 searches, " in err
 
 
 def test_eval_compares_chunk_sizes_of_a_folder(

@@ -97,7 +97,8 @@ async def test_existing_dataset_is_searched_and_not_changed(
     assert row.mrr.value == pytest.approx(2 / 3)
     assert [missed.relevant for missed in report.missed] == [["none.md"]]
     asked = {exchange.endpoint for exchange in emulator.history[before:]}
-    assert asked == {"datasets.get", "datasets.retrieve"}
+    assert asked == {"datasets.get", "documents.list", "datasets.retrieve"}
+    assert "Document not found in Handbook: none.md." in report.notes
 
 
 async def test_refused_search_is_noted_and_others_continue(

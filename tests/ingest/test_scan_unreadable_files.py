@@ -127,7 +127,9 @@ def test_folder_that_cannot_be_listed_fails_alone(
     found, failed = results(three)
 
     assert found == ["a.txt", "b.txt", "c.txt"]
-    assert failed["sub/"].reason == f"unreadable: {os.strerror(number).lower()}"
+    assert failed["sub/"].reason == (
+        f"unreadable folder, its files are not counted: {os.strerror(number).lower()}"
+    )
 
 
 @pytest.mark.parametrize("number", ERRNOS)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -59,11 +59,15 @@ class RelevantItem:
         """Return whether a chunk is of this document or contains this text."""
         segment = record.segment
         if self.document is not None:
-            known = {segment.document.name, segment.document.id}
-            return self.document in known or document_name(self.document) in known
+            return self.names_one_of({segment.document.name, segment.document.id})
         children = (child.content for child in record.child_chunks or ())
         passages = (segment.content, segment.answer or "", *children)
         return any(fold_text(self.text or "") in fold_text(passage) for passage in passages)
+
+    def names_one_of(self, known: Collection[str]) -> bool:
+        """Return whether the document is one of these names or ids."""
+        document = self.document or ""
+        return document in known or document_name(document) in known
 
     def __str__(self) -> str:
         return self.document or self.text or ""

@@ -51,6 +51,9 @@ CONCURRENCY = 2
 MAX_MISSED_SHOWN = 20
 """Maximum number of missed queries in a report."""
 
+MAX_NAMED = 5
+"""The number of missing documents that a note names."""
+
 
 @frozen(kw_only=True)
 class Chunking:
@@ -139,6 +142,7 @@ class RetrievalEvaluator:
                 f"The dataset {dataset.name!r} has no index yet.", hint="Load documents first."
             )
         self._documents = dataset.document_count or 0
+        await self._note_missing_documents(dataset)
         await self._run_methods(dataset.name, dataset, await self._choose_search_methods(embedding))
         return self._build_report()
 
@@ -183,6 +187,24 @@ class RetrievalEvaluator:
         if not report:
             failed = report.found - report.added - report.skipped
             self._notes.append(f"{chunking.name}: {failed} files not indexed: {why}.")
+
+    async def _note_missing_documents(self, dataset: Dataset) -> None:
+        """Note relevant documents that the dataset does not have: no method can find them.
+
+        Costs one request per 100 documents.
+        """
+        wanted = [one for query in self.queries for one in query.relevant if one.document]
+        if not wanted:
+            return
+        known: set[str] = set()
+        async for row in self.client.documents.iter(dataset):
+            known |= {row.id, row.name}
+        missing = dict.fromkeys(str(one) for one in wanted if not one.names_one_of(known))
+        if missing:
+            shown = ", ".join([*missing][:MAX_NAMED])
+            more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+            noun = "Document" if len(missing) == 1 else "Documents"
+            self._notes.append(f"{noun} not found in {dataset.name}: {shown}{more}.")
 
     async def _choose_embedding(self, technique: Technique | None) -> ModelRef | None:
         if technique == "economy":

@@ -274,7 +274,9 @@ class Scanner:
                 key, format_ = f"{root.label}{relative}", self._format(relative)
                 yield self._check_file(entry, key, format_, root.path, explicit=False)
         if error is not None:
-            yield _unreadable_result(f"{root.label}{below}" or f"{root.path.name}/", error)
+            reason = f"unreadable folder, its files are not counted: {describe_os_error(error)}"
+            key = f"{root.label}{below}" or f"{root.path.name}/"
+            yield refused_result(key, Outcome.FAILED, reason)
 
     def _is_wanted(self, relative: str) -> bool:
         if self._is_hidden(relative) or self._is_sidecar(relative):
