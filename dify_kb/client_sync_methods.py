@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .arguments import Duration
     from .emulator import Emulator
     from .ingest import ItemResult, LoadMetadata, OnError, OnLoadEvent, Results, Source
-    from .sync import DeleteMode, SyncOptions, SyncReport, SyncState
+    from .sync import DeleteMode, MayDelete, SyncOptions, SyncReport, SyncState
     from .transport import Connection, Sender
 
 
@@ -43,6 +43,7 @@ class ClientSyncMethods:
         ignore_errors: bool = False,
         respect_deletes: bool = False,
         protect_edits: bool = False,
+        may_delete: MayDelete | None = None,
         check: str | Sequence[str] = (),
         empty_trash: Duration | None = None,
         include: str | Sequence[str] = ("*",),
@@ -109,6 +110,8 @@ class ClientSyncMethods:
             respect_deletes: do not make the document again that a person deleted.
             protect_edits: keep documents back whose chunks a person edited; costs one request per
                 100 chunks of each document that would be overwritten or deleted.
+            may_delete: called with the key of each file that is gone, in a worker thread; if it
+                returns False, the document is kept in this run.
             check: keys that must exist in the source, such as a file that shows that a share is
                 mounted; otherwise nothing is done.
             empty_trash: delete documents that `disable` or `archive` put into the trash longer ago.
@@ -144,6 +147,7 @@ class ClientSyncMethods:
         delete_excluded: bool = False,
         respect_deletes: bool = False,
         protect_edits: bool = False,
+        may_delete: MayDelete | None = None,
         check: str | Sequence[str] = (),
         empty_trash: Duration | None = None,
         include: str | Sequence[str] = ("*",),
@@ -190,6 +194,7 @@ class ClientSyncMethods:
         ignore_errors: bool = False,
         respect_deletes: bool = False,
         protect_edits: bool = False,
+        may_delete: MayDelete | None = None,
         check: str | Sequence[str] = (),
         empty_trash: Duration | None = None,
         include: str | Sequence[str] = ("*",),

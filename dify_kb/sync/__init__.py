@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .sync_options import DeleteMode, SyncOptions, SyncState
+from .sync_options import DeleteMode, MayDelete, SyncOptions, SyncState
 from .sync_report import SyncAction, SyncChange, SyncReport
 
 __all__ = [
     "DeleteMode",
+    "MayDelete",
     "SyncAction",
     "SyncChange",
     "SyncOptions",

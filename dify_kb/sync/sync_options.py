@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import attrs
@@ -17,6 +17,9 @@ from dify_kb.ingest.metadata.sync_fields import check_sync_id
 
 SyncState = Literal["journal", "base"]
 DeleteMode = Literal["delete", "disable", "archive", "keep"]
+
+MayDelete = Callable[[str], bool]
+"""Returns whether the document of a file that is gone may be deleted, by its key."""
 
 MIN_DELETES = 20
 """Number of deletes that the default limit always allows."""
@@ -96,6 +99,7 @@ class SyncOptions:
     ignore_errors: bool = False
     respect_deletes: bool = False
     protect_edits: bool = False
+    may_delete: MayDelete | None = None
     check: Sequence[str] = field(default=(), converter=_paths)
     empty_trash: float | None = field(default=None, converter=optional(_duration))
 
