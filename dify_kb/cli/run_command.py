@@ -193,8 +193,8 @@ def run_with_client(
     command: CommandContext = context.obj
 
     async def run_main() -> int:
-        command.announce_memory()
         async with command.create_client() as client:
+            command.announce_memory()
             return await main(client) or 0
 
     command.run(run_main)
