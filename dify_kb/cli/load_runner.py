@@ -130,7 +130,7 @@ class LoadRunner:
                     "--urls-from accepts neither PATH nor --files-from.",
                     hint="Load the files in a command of its own.",
                 )
-            self._sources = [self._open_url_list(self.url_list)]
+            self._sources = [open_url_list(self.command, self.url_list)]
         elif self.list_file is None:
             if self.null:
                 raise ConfigError(
@@ -160,19 +160,6 @@ class LoadRunner:
         files.check()
         return files
 
-    def _open_url_list(self, url_list: str) -> UrlList:
-        urls: str | list[str] = url_list
-        if url_list == "-":
-            with open(sys.stdin.fileno(), "rb", closefd=False) as stdin:
-                urls = stdin.read().decode("utf-8", "replace").splitlines()
-        return UrlList(
-            urls,
-            name="-" if url_list == "-" else None,
-            proxy=self.command.proxy,
-            trust_env=self.command.trust_env,
-            ssl=self.command.create_ssl_context(),
-        )
-
     async def _load(self) -> int:
         try:
             for source in self._sources:
@@ -196,6 +183,7 @@ class LoadRunner:
                 listed = await anyio.to_thread.run_sync(list, listed, abandon_on_cancel=True)
             source = NamedSource(listed, _folder_name(self._files_from.folder))
         async with self.command.create_client(on_event=self._progress.handle_attempt) as client:
+            self.command.announce_memory()
             targets = await self._find_targets(client, source)
             self._progress.datasets = [target.name for target in targets] or [self.dataset]
             self._progress.facts = self._describe_run(client)
@@ -350,6 +338,21 @@ class LoadRunner:
         step = load_summary.next_step(report, self.command.invocation.arguments, self._refused)
         if step and (report.stopped is not None or not self.command.quiet):
             output.err.print(f"next:  {self.command.invocation.complete_hint(step)}")
+
+
+def open_url_list(command: CommandContext, url_list: str) -> UrlList:
+    """Return the source of the URLs that a file or standard input (`-`) lists."""
+    urls: str | list[str] = url_list
+    if url_list == "-":
+        with open(sys.stdin.fileno(), "rb", closefd=False) as stdin:
+            urls = stdin.read().decode("utf-8", "replace").splitlines()
+    return UrlList(
+        urls,
+        name="-" if url_list == "-" else None,
+        proxy=command.proxy,
+        trust_env=command.trust_env,
+        ssl=command.create_ssl_context(),
+    )
 
 
 def _find_named_keys(paths: Sequence[str | Path]) -> frozenset[str]:
