@@ -12,7 +12,7 @@ import dify_kb
 from dify_kb.errors import ConfigError
 from dify_kb.models import SegmentStatus
 
-from . import bulk, name_lookup, option_types, output
+from . import bulk, name_lookup, option_types, output, segment_tables
 from .list_options import LimitOption, RowOrder, SortOption
 from .name_lookup import ResourceRef
 from .option_types import ContainsOption, DatasetOption, DocumentOption, YesOption
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 segments = typer.Typer(
     help="Manage the chunks of a document.", no_args_is_help=True, rich_markup_mode=None
 )
+
+segments.command("export")(segment_tables.export_table)
+segments.command("import")(segment_tables.import_table)
 
 SegmentArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the chunk.")]
 SegmentArguments = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of chunks.")]
