@@ -70,12 +70,15 @@ class DatasetDocuments:
         return self.names is None or name in self.names
 
     def find_own(self, row: JournalRow | None) -> RemoteDocument | None:
-        """Return the document of a row: as listed, or as the journal records it."""
+        """Return the document of a row: as listed, or as the journal records it.
+
+        If a replacement failed and was deleted, the document that it would have replaced.
+        """
         if row is None or row.document_id is None:
             return None
         if not self.knows(row.name):
             return remembered_document(row)
-        document = self._by_id.get(row.document_id)
+        document = self._by_id.get(row.document_id) or next(iter(self.find_versions(row)), None)
         return None if document is None else RemoteDocument.from_document(document)
 
     def find_versions(self, row: JournalRow) -> Sequence[Document]:

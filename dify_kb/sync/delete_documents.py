@@ -8,14 +8,16 @@ import time
 from typing import TYPE_CHECKING
 
 import anyio
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from dify_kb.config import LoadTiming
 from dify_kb.errors import KnowledgeError, NotFoundError
 from dify_kb.ingest.journal import Journal, JournalRow, JournalState
+from dify_kb.ingest.metadata.labels import Labels
 from dify_kb.ingest.metadata.sync_fields import SyncFields
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.planning.document_lookup import DocumentLookup
+from dify_kb.ingest.planning.file_plan import PlannedAction, PlannedFile
 from dify_kb.resources import Documents
 from dify_kb.resources.metadata_assignment import MetadataAssignment
 from dify_kb.transport.clock import loop_time
@@ -49,6 +51,8 @@ class DocumentDeleter:
     times: LoadTiming
     deleted: int = 0
     renamed: int = 0
+    _in_place: set[str] = field(factory=set)
+    """The new keys of the documents that were renamed in place."""
 
     async def restore(self, row: JournalRow) -> None:
         """Take a document of an earlier sync out of the trash."""
@@ -60,6 +64,39 @@ class DocumentDeleter:
             await self._switch(lambda: self.documents.enable(self.dataset_id, [document_id]))
         await self._record(row, JournalState.DONE, trashed=None)
 
+    async def rename_in_place(self, plan: SyncPlan) -> None:
+        """Rename the documents of renamed files, and let the load follow their indexing.
+
+        Those that the server does not rename, such as disabled ones, are made anew by the load.
+        """
+        for rename in plan.renames:
+            document, row = rename.document, rename.row
+            place = next(
+                place
+                for place, one in enumerate(plan.files)
+                if isinstance(one, PlannedFile) and one.found.key == rename.key
+            )
+            planned = plan.files[place]
+            if document is None or not isinstance(planned, PlannedFile):
+                continue
+            try:
+                await self.documents.rename(self.dataset_id, document.id, planned.name)
+            except KnowledgeError:
+                continue
+            self._in_place.add(rename.key)
+            self.journal.move(row.key, rename.key, planned.name)
+            self.journal.record_state(rename.key, JournalState.ACCEPTED, labels=row.labels)
+            moved = evolve(row, key=rename.key, name=planned.name, state=JournalState.ACCEPTED)
+            plan.files[place] = evolve(
+                planned,
+                action=PlannedAction.FOLLOW,
+                row=moved,
+                is_unchanged=True,
+                kept_metadata={},
+                labels=Labels.parse(row.labels),
+            )
+        await self.journal.flush()
+
     async def finish_renames(self, plan: SyncPlan, done: Collection[str]) -> None:
         """Switch the documents of renamed files as the old ones were, and delete the old ones.
 
@@ -68,6 +105,9 @@ class DocumentDeleter:
         """
         for rename in plan.renames:
             if rename.key not in done:
+                continue
+            if rename.key in self._in_place:
+                self.renamed += 1
                 continue
             error = await self._finish_rename(rename)
             if error is None:

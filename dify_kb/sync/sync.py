@@ -320,8 +320,12 @@ class SyncRun:
             options=self.options,
             times=server.policy.load_timing,
         )
+        self.journal.set_value(HEAD, "")  # until this run has ended
+        await self.journal.flush()
         for row in plan.restored:
             await self._deleter.restore(row)
+        if self.options.keep_ids:
+            await self._deleter.rename_in_place(plan)
         self._load = await self._run_load(dataset, assignment)
         if self._load.stopped is not None:
             hold_deletes(plan, f"the sync was stopped: {self._load.stop_message}")
@@ -333,8 +337,8 @@ class SyncRun:
         await self._deleter.delete_all(plan)
 
     async def _write_rows(self, plan: SyncPlan) -> None:
-        for old, new in plan.moved:
-            self.journal.move(old, new)
+        for old, row in plan.moved:
+            self.journal.move(old, row.key, row.name)
         for row in plan.adopted:
             await self.journal.record_intent(row)
             self.journal.record_accepted(

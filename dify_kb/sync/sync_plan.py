@@ -94,8 +94,8 @@ class SyncPlan:
     adopted: list[JournalRow] = field(factory=list)
     """The rows of documents that are taken over."""
 
-    moved: list[tuple[str, str]] = field(factory=list)
-    """Old and new keys of files whose document has the same name."""
+    moved: list[tuple[str, JournalRow]] = field(factory=list)
+    """Old keys and new rows of files whose document has the same name."""
 
     versions: dict[str, list[Document]] = field(factory=dict)
     """The documents of files with several, as interrupted replacements leave them, by key."""
@@ -180,7 +180,7 @@ class SyncDecider:
             if row is not None:
                 rows[key] = evolve(row, key=key)
                 del rows[row.key], gone[row.key]
-                self.plan.moved.append((row.key, key))
+                self.plan.moved.append((row.key, rows[key]))
 
     def _adopt(self, found: Mapping[str, FoundFile], rows: dict[str, JournalRow]) -> None:
         """Add the rows of documents that are taken over: made by an interrupted run, or asked."""

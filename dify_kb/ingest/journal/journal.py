@@ -134,9 +134,9 @@ class Journal:
         """Remove the row of a file that is gone, once its document is deleted."""
         self._database.add("DELETE FROM item WHERE key = ?", key)
 
-    def move(self, key: str, new_key: str) -> None:
-        """Change the key of a file that was renamed; its document has the same name."""
-        self._database.add("UPDATE item SET key = ? WHERE key = ?", new_key, key)
+    def move(self, key: str, new_key: str, name: str) -> None:
+        """Change the key of a file that was renamed, and the name of its document."""
+        self._database.add("UPDATE item SET key = ?, name = ? WHERE key = ?", new_key, name, key)
 
     def get_value(self, name: str) -> str | None:
         """Return a value that an earlier run stored. Blocking."""
