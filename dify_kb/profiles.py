@@ -6,10 +6,11 @@ import os
 import shlex
 import stat
 import subprocess
+import threading
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from attrs import define, field, frozen
 
@@ -29,6 +30,13 @@ KEY_SOURCES = ("api_key", "key_command", "key_file")
 
 KEY_COMMAND_TIMEOUT = 60.0
 """Seconds that `key_command` may take: a password manager may ask for its password."""
+
+
+MAX_OUTPUT = 64 * 1024
+"""Bytes that are read of the output of `key_command`, and of its errors."""
+
+PIPE_TIMEOUT = 1.0
+"""Seconds that the output may take to arrive after the end of `key_command`."""
 
 
 @frozen(kw_only=True)
@@ -88,7 +96,7 @@ class Profile:
 
     def _read_key_file(self, path: Path) -> str:
         try:
-            return path.read_text("utf-8")
+            return _read_file(path).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"Profile {self.name!r}: cannot read key file {path}: {_reason(error)}.",
@@ -99,12 +107,8 @@ class Profile:
         # Only the program: an argument may be the key itself.
         label = f"Profile {self.name!r}: key_command ({command.partition(' ')[0]} …)"
         try:
-            completed = subprocess.run(  # noqa: S603 -- the user's own configuration
-                shlex.split(command, posix=os.name == "posix"),
-                stdin=subprocess.DEVNULL,  # standard input may be a list of files
-                capture_output=True,
-                timeout=timeout,
-                check=False,
+            code, output, errors = _run_command(
+                shlex.split(command, posix=os.name == "posix"), timeout
             )
         except subprocess.TimeoutExpired:
             raise ConfigError(
@@ -116,14 +120,14 @@ class Profile:
                 f"{label} cannot be run: {_reason(error)}.",
                 hint="Pass a program with arguments; for shell syntax use sh -c '…'.",
             ) from error
-        if completed.returncode:
-            told = completed.stderr.decode(errors="replace").strip().splitlines()
+        if code:
+            told = errors.decode(errors="replace").strip().splitlines()
             reason = f": {told[-1]}" if told else ""
             raise ConfigError(
-                f"{label} failed with exit code {completed.returncode}{reason}",
+                f"{label} failed with exit code {code}{reason}",
                 hint="Run the command in a terminal to correct it.",
             )
-        return completed.stdout.decode(errors="replace")
+        return output.decode(errors="replace")
 
 
 @define(kw_only=True)
@@ -187,7 +191,7 @@ def read_profiles(path: Path | None = None) -> ProfileFile:
     """
     path = config_file() if path is None else path
     try:
-        text = path.read_bytes().decode()
+        text = _read_file(path).decode()
         settings = tomllib.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         return ProfileFile(path=path, profiles={}, default=None)
@@ -296,6 +300,61 @@ def _check_private(path: Path) -> None:
             f"{path} contains an API key and is accessible to other users.",
             hint=f"Run: chmod 600 {shlex.quote(str(path))}. Or use key_command or key_file.",
         )
+
+
+def _read_file(path: Path) -> bytes:
+    """Return the content of a regular file: a FIFO would block, and a device might never end.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb", opener=_open_nonblocking) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(None, "not a regular file")
+        return file.read()
+
+
+def _open_nonblocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _run_command(arguments: Sequence[str], timeout: float) -> tuple[int, bytes, bytes]:
+    """Run a command; return its exit code, and the beginnings of its output and its errors.
+
+    Programs that it leaves behind, such as an agent, are not waited for.
+
+    Raises:
+        OSError: the command cannot be run.
+        subprocess.TimeoutExpired: it did not end in time; it is killed.
+    """
+    process = subprocess.Popen(  # noqa: S603 -- the user's own configuration
+        arguments,
+        bufsize=0,
+        stdin=subprocess.DEVNULL,  # standard input may be a list of files
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    outputs = bytearray(), bytearray()
+    readers = [
+        threading.Thread(target=_read_pipe, args=pair, daemon=True)
+        for pair in zip((process.stdout, process.stderr), outputs, strict=True)
+    ]
+    try:
+        for reader in readers:
+            reader.start()
+        code = process.wait(timeout)
+    except BaseException:  # also Ctrl-C
+        process.kill()
+        process.wait()
+        raise
+    (readers[1] if code else readers[0]).join(PIPE_TIMEOUT)
+    return code, bytes(outputs[0]), bytes(outputs[1])
+
+
+def _read_pipe(pipe: IO[bytes], output: bytearray) -> None:
+    with pipe:
+        while len(output) < MAX_OUTPUT and (block := pipe.read(MAX_OUTPUT)):
+            output += block
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -159,6 +162,40 @@ def test_a_failed_command_shows_its_stderr_and_never_its_stdout() -> None:
 
     assert "exit code 1: The store is locked" in caught.value.summary
     assert "Secret" not in str(caught.value)
+
+
+def test_a_helper_that_the_command_leaves_behind_is_not_waited_for() -> None:
+    """Agents of password managers may keep the pipes of the command open."""
+    helper = "import time; time.sleep(20)"
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {helper!r}])"
+
+    started = time.monotonic()
+    profile = Profile(
+        name="prod", url="x", key_command=shlex.join([sys.executable, "-c", f"{code}; print('k')"])
+    )
+
+    assert profile.read_key() == "k"
+    assert time.monotonic() - started < 15
+
+
+def test_endless_output_of_a_command_is_an_error() -> None:
+    """Not 60 seconds of output in memory."""
+    with pytest.raises(ConfigError, match=r"failed with exit code|did not end within"):
+        make_profile('while True: print("dataset-1")').read_key(timeout=20)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="requires FIFOs")
+def test_fifos_and_devices_are_not_read(file: Path) -> None:
+    """Reading a FIFO would wait for a writer, reading a device would never end."""
+    fifo = file.parent / "fifo"
+    os.mkfifo(fifo)
+    for path in (fifo, Path("/dev/zero")):
+        with pytest.raises(ConfigError, match="not a regular file"):
+            Profile(name="prod", url="x", key_file=path).read_key()
+
+    fifo.rename(file)
+    with pytest.raises(ConfigError, match="not a regular file"):
+        read_profiles()
 
 
 def test_a_hanging_command_is_ended() -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from attrs import define, field
@@ -82,7 +82,7 @@ class CommandContext:
         profile = self.find_profile()
         return dify_kb.AsyncClient(
             self.url if profile is None else profile.url,
-            self.api_key or (None if profile is None else profile.read_key()),
+            self.api_key or (None if profile is None else _read_key(profile)),
             headers=self.headers,
             proxy=self.proxy,
             trust_env=self.trust_env,
@@ -176,7 +176,7 @@ class CommandContext:
         import anyio
 
         end_if_unwritable(interrupt.stop)
-        with handle_signals(interrupt):
+        with handle_signals(interrupt.handle_signal):
             return anyio.run(
                 interrupt.run_cancellable, main, backend_options={"use_uvloop": _has_uvloop()}
             )
@@ -276,21 +276,29 @@ class Interrupt:
         os._exit(128 + number)
 
 
+def _read_key(profile: Profile) -> str | None:
+    """Return the key of a profile; a signal ends the program, as reading blocks the event loop."""
+    with handle_signals(_exit_at_signal):
+        return profile.read_key()
+
+
+def _exit_at_signal(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
 @contextmanager
-def handle_signals(interrupt: Interrupt) -> Iterator[None]:
+def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Handle SIGINT and SIGTERM until the block ends; no effect outside the main thread."""
     try:
-        previous_handlers = {
-            number: signal.signal(number, interrupt.handle_signal) for number in SIGNALS
-        }
+        previous_handlers = {number: signal.signal(number, handler) for number in SIGNALS}
     except ValueError:  # not the main thread
         yield
         return
     try:
         yield
     finally:
-        for number, handler in previous_handlers.items():
-            signal.signal(number, handler)
+        for number, previous in previous_handlers.items():
+            signal.signal(number, previous)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

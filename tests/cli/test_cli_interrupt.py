@@ -75,6 +75,28 @@ def test_signal_ends_the_program_without_traceback(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_a_program_that_waits_for_its_key(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    """The first one, although `key_command` blocks the event loop; and it ends the command, too."""
+    folder, waiting = tmp_path / "dify-kb", tmp_path / "waiting"
+    folder.mkdir()
+    script = f"touch {waiting}; exec sleep 60"
+    (folder / "config.toml").write_text(
+        f'[a]\nurl = "http://a.test"\nkey_command = "sh -c \'{script}\'"\n'
+    )
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    process = program("--profile", "a", "datasets", "list")
+    until(waiting.exists)
+
+    process.send_signal(number)
+    _, err = process.communicate(timeout=LIMIT)
+
+    assert process.returncode == code
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("number", "code", "uvloop"),
     [
