@@ -42,7 +42,13 @@ def export(
     filter_: option_types.FilterOption = None,
     full: FullOption = False,
     concurrency: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Documents read at a time.")
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=option_types.MAX_CONCURRENCY,
+            help="Documents read at a time.",
+        ),
     ] = 4,
     dry_run: option_types.DryRunOption = False,
 ) -> None:

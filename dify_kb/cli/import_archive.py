@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from . import completion, name_lookup, option_types
+from . import completion, load_option_types, name_lookup, option_types
 from .export import ArchiveArgument
 from .run_command import is_json_output, run_with_client
 
@@ -56,15 +56,8 @@ def import_archive(
     on_existing: OnExistingOption = "fail",
     recut: RecutOption = False,
     embedding: ModelOption = None,
-    concurrency: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|LOW-HIGH", help="Concurrent creates; default: tuned automatically."
-        ),
-    ] = None,
-    rate: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Maximum rate of creates: 2/s, 100/min.")
-    ] = None,
+    concurrency: load_option_types.ConcurrencyOption = None,
+    rate: load_option_types.RateOption = None,
     journal: Annotated[
         Path | None,
         typer.Option(
@@ -91,9 +84,13 @@ def import_archive(
     Exit codes: 0 success, 1 damaged archive or other error, 2 invalid options, 3 some documents
     failed, 4 key or plan limit, 5 outage or rate limit: run the same command to resume.
     """
+    from dify_kb.ingest.pacing.rate_limit import Rate
+
     from . import archive_output
     from .datasets import parse_model
 
+    if rate is not None:
+        Rate.parse(rate)
     bounds = None if concurrency is None else option_types.parse_range("--concurrency", concurrency)
     model = parse_model(embedding) or None
     is_id = dataset is not None and name_lookup.is_id(dataset)
