@@ -44,6 +44,18 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "emulator": CommandEntry("emulator", "Run the embedded Dify-compatible server until Ctrl-C."),
     "eval": CommandEntry("evaluate", "Measure retrieval quality with queries of known answers."),
     "load": CommandEntry("load", "Load folders of files into a dataset."),
+    "export": CommandEntry("export", "Export a dataset to an archive."),
+    "import": CommandEntry(
+        "import_archive", "Import an archive: the same documents with exactly the same chunks."
+    ),
+    "copy": CommandEntry(
+        "copy_dataset", "Copy a dataset to another server, or under another name."
+    ),
+    "verify": CommandEntry("verify", "Verify an archive by its checksums."),
+    "sync": CommandEntry("sync", "Keep a dataset true to a folder: add, update, rename, delete."),
+    "diff": CommandEntry(
+        "diff", "Show what a sync would change, or compare two datasets or archives."
+    ),
     "search": CommandEntry("search", "Search a dataset and print the best passages."),
     "monitor": CommandEntry("monitor", "Follow queue, indexing speed and errors over time."),
     "stats": CommandEntry("stats", "Count documents, chunks, errors and stuck documents."),

@@ -8,7 +8,6 @@ import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -186,7 +185,9 @@ class LoadRunner:
             self.command.announce_memory()
             targets = await self._find_targets(client, source)
             self._progress.datasets = [target.name for target in targets] or [self.dataset]
-            self._progress.facts = self._describe_run(client)
+            self._progress.describe_run(
+                client, [one.identity for one in self._sources] or self.paths
+            )
             if not targets:
                 return self._report_finished(
                     await scan_source(source, self.rules, self._handle_event)
@@ -272,15 +273,6 @@ class LoadRunner:
             f"No files to load in {places}.",
             hint="Check PATH, --include and --exclude. Hidden files require an --include.",
         )
-
-    def _describe_run(self, client: AsyncClient) -> Sequence[tuple[str, str]]:
-        """Return the server, the source and the time for the page, as names and values."""
-        sources = [source.identity for source in self._sources] or [*self.paths] or ["."]
-        return [
-            ("server", f"{client.base_url} (version {client.server_version or 'unknown'})"),
-            ("source", ", ".join(sources)),
-            ("started", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
-        ]
 
     def _record_listed(self, result: ItemResult) -> None:
         """Record a path of the list that is not loaded."""

@@ -188,4 +188,6 @@ def _find_remedies(failures: Sequence[ItemResult]) -> list[str]:
 
 def _format_reasons(counts: Mapping[str, int]) -> str:
     by_frequency = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    return ", ".join(f"{count:,} {output.escape(reason)}" for reason, count in by_frequency)
+    return ", ".join(
+        f"{count:,} {output.escape(output.name_options(reason))}" for reason, count in by_frequency
+    )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
 from attrs import define, field
 
-from dify_kb import AttemptEvent, ItemResult, LoadReport, Outcome, Progress
+from dify_kb import AsyncClient, AttemptEvent, ItemResult, LoadReport, Outcome, Progress
 from dify_kb.errors import KnowledgeError
 from dify_kb.ingest import LoadEvent
 from dify_kb.ingest.load_history import LoadHistory
@@ -84,6 +85,14 @@ class ProgressOutput:
         self._failures.clear()
         with self._progress_shown():
             return await start()
+
+    def describe_run(self, client: AsyncClient, sources: Sequence[str]) -> None:
+        """Record the server, the source and the time for the page."""
+        self.facts = [
+            ("server", f"{client.base_url} (version {client.server_version or 'unknown'})"),
+            ("source", ", ".join(sources) or "."),
+            ("started", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
+        ]
 
     @contextmanager
     def _progress_shown(self) -> Iterator[None]:

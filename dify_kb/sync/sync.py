@@ -161,7 +161,9 @@ class SyncRun:
         """
         items = await self._scan()
         if missing := await self._find_missing(items):
-            self._hold = Hold(f"{missing} is missing in the source", StopReason.SOURCE_MISSING)
+            self._hold = Hold(
+                f"the file {missing} is missing in the source", StopReason.SOURCE_MISSING
+            )
             self._plan.held = self._hold.reason
             return
         self._plan = await self._decide(items)

@@ -15,6 +15,7 @@ import anyio.to_thread
 from attrs import define, field
 
 from dify_kb.errors import ConfigError
+from dify_kb.ingest.load import raise_single_error
 from dify_kb.ingest.sources.iter_in_thread import iter_in_thread
 
 if TYPE_CHECKING:
@@ -208,16 +209,17 @@ async def watch_source(
         wake.set()
 
     watcher.on_change = record_change
-    async with anyio.create_task_group() as group:
-        group.start_soon(watcher.run)
-        while True:
-            while (delay := schedule.due_at() - time.monotonic()) > 0:
-                wake = anyio.Event()
-                with anyio.move_on_after(delay):
-                    await wake.wait()
-            schedule.begin(time.monotonic())
-            succeeded = await run_sync()
-            schedule.finish(time.monotonic(), succeeded=succeeded)
+    with raise_single_error():
+        async with anyio.create_task_group() as group:
+            group.start_soon(watcher.run)
+            while True:
+                while (delay := schedule.due_at() - time.monotonic()) > 0:
+                    wake = anyio.Event()
+                    with anyio.move_on_after(delay):
+                        await wake.wait()
+                schedule.begin(time.monotonic())
+                succeeded = await run_sync()
+                schedule.finish(time.monotonic(), succeeded=succeeded)
 
 
 async def repeat_sync(

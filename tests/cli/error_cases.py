@@ -34,6 +34,11 @@ def load_one_file(fault: str, options: str = "") -> ErrorCase:
     )
 
 
+def sync(options: str) -> ErrorCase:
+    """Return a sync of the test's folder with the dataset `base`."""
+    return ErrorCase(f"sync {{docs}} --dataset base {options}")
+
+
 def list_datasets(*faults: str) -> ErrorCase:
     """Return a list of the datasets from a server with these faults."""
     return ErrorCase("datasets list", {"datasets.list": faults})
@@ -159,6 +164,27 @@ SECTIONS: Mapping[str, Sequence[ErrorCase]] = {
         load_one_file("503"),
         load_one_file("413", "--max-failures 0"),
         load_one_file("413", "--errors stop"),
+    ],
+    "Syncs that hold back or stop": [
+        ErrorCase("sync --dataset base"),
+        sync("--watch --every 1h"),
+        sync("--poll"),
+        sync("--max-delete most"),
+        sync("--check mounted"),
+        ErrorCase("sync {docs}/nowhere --dataset base"),
+        ErrorCase("diff {docs}/nowhere --dataset base"),
+        ErrorCase("sync {empty} --dataset base"),
+        ErrorCase("sync {empty} --dataset new --create"),
+        ErrorCase("sync {docs}/sub --dataset base --journal {foreign}"),
+        ErrorCase("diff {docs}"),
+        ErrorCase(
+            "sync {docs}/sub --dataset base --journal {new}",
+            {"documents.create_by_file": ["400 x999"]},
+        ),
+        ErrorCase(
+            "sync {docs}/sub --dataset base --journal {new}",
+            {"documents.create_by_file": ["document-limit x999"]},
+        ),
     ],
     "Other commands": [
         ErrorCase("doctor --api-key wrong"),

@@ -25,6 +25,7 @@ COUNTS = {"--limit", "--top-k", "--max-unindexed", "--max-failures", "--samples"
 METAVARS = NUMBERS | {
     "SOURCE",
     "PERCENT",
+    "N|PERCENT",
     *("NAME", "NAME|ID", "ID", "TEXT", "GLOB", "COND", "K=V", "FILE", "FILE|-", "DIR", "URL"),
     *("KEY", "COLUMN", "WORD", "HOST", "VERSION", "PROVIDER:MODEL", "FILE|-|JSON", "NAME:VALUE"),
 }

@@ -350,11 +350,11 @@ async def test_lost_events_lose_no_change(client: AsyncClient, folder: Path) -> 
     assert sum(report.added for report in watch.reports) == 51
 
 
-@pytest.mark.timeout(400 if LONG else 120)
+@pytest.mark.timeout(500 if LONG else 120)
 async def test_several_hands_change_a_thousand_files(client: AsyncClient, folder: Path) -> None:
     """In the end, the dataset has the content of the folder."""
     stop = threading.Event()
-    count = 1000 if LONG else 250
+    count = 1000 if LONG else 120
 
     def work(hand: int) -> None:
         rng = random.Random(hand)
@@ -385,11 +385,11 @@ async def test_several_hands_change_a_thousand_files(client: AsyncClient, folder
         hands = [threading.Thread(target=work, args=(hand,)) for hand in range(4)]
         for hand in hands:
             hand.start()
-        await anyio.sleep(60 if LONG else 5)
+        await anyio.sleep(60 if LONG else 3)
         stop.set()
         for hand in hands:
             await anyio.to_thread.run_sync(hand.join)
-        await watch.wait_until_equal(120 if LONG else 60)
+        await watch.wait_until_equal(240 if LONG else 60)
 
     watch = await run_watch(client, folder, main, speed=4)
 
