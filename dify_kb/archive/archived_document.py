@@ -26,7 +26,10 @@ def compute_digest(value: object) -> str:
 
 @frozen(kw_only=True)
 class ArchivedChunk:
-    """A chunk; `children` are the contents of its child chunks, in order."""
+    """A chunk; `children` are the contents of its child chunks, in order.
+
+    `attachments` is their number; the API does not return their content.
+    """
 
     content: str
     answer: str | None = None
@@ -34,6 +37,7 @@ class ArchivedChunk:
     enabled: bool = True
     children: Sequence[str] = ()
     summary: str | None = None
+    attachments: int = 0
 
 
 @frozen(kw_only=True)

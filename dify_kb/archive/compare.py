@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MAX_DIFFERENCES: Final = 1000
 """Differences that a report lists."""
 
+BATCH_SIZE: Final = 500
+"""Documents that are compared at a time."""
+
 _Key = tuple[str, int]
 """A name, and the number of earlier documents with it."""
 
@@ -112,11 +115,14 @@ def _iter_differences(
     if not changed:
         return
     keywords = a.manifest.dataset.technique == b.manifest.dataset.technique == "economy"
-    # Only documents that differ are kept, one archive after the other.
-    others = {key: document for key, document in _iter_keyed(b) if key in changed}
-    for key, document in _iter_keyed(a):
-        if key in changed:
-            yield from _compare_documents(document, others[key], keywords=keywords)
+    # Some documents at a time, as the memory could not hold all of two large archives.
+    keys = sorted(changed)
+    for start in range(0, len(keys), BATCH_SIZE):
+        wanted = {*keys[start : start + BATCH_SIZE]}
+        others = {key: document for key, document in _iter_keyed(b) if key in wanted}
+        for key, document in _iter_keyed(a):
+            if key in wanted:
+                yield from _compare_documents(document, others[key], keywords=keywords)
 
 
 def _ordinal(number: int) -> str:

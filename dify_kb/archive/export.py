@@ -34,6 +34,7 @@ from .read_dataset import (
     describe_dataset,
     describe_row,
 )
+from .restore_plan import FOREIGN_SOURCE
 from .write_archive import forget_missing_files, prepare_folder, store_file, write_members
 
 if TYPE_CHECKING:
@@ -285,7 +286,7 @@ class ExportRun:
         self, document: ArchivedDocument, row: Mapping[str, object]
     ) -> ArchivedDocument:
         if row["source"] not in {None, "upload_file"}:
-            return evolve(document, file_reason=f"the source is {row['source']}")
+            return evolve(document, file_reason=f"{FOREIGN_SOURCE}{row['source']}")
         try:
             content = await FileDownloader(self.session, self.dataset).fetch(document.id)
         except BadRequestError as error:

@@ -23,7 +23,7 @@ from .read_archive import ArchiveReader
 from .read_dataset import DatasetReader
 from .restore_chunks import RestoreError
 from .restore_document import DocumentRestorer, delete_document
-from .restore_plan import read_rule
+from .restore_plan import MAX_NAME, read_rule
 from .restore_settings import (
     RULE_DOCUMENT,
     AttributeRestorer,
@@ -128,7 +128,7 @@ class ImportRun:
             dataset=self.dataset,
             archive=self.archive,
             random=self.options.random,
-            duplicates=frozenset(name for name, count in names.items() if count > 1),
+            duplicates=find_shared_names(names),
             foreign_ids=lambda: self._foreign,
             keeps_keywords=self._keeps_keywords(),
             recut_rule=self._recut_rule() if self.options.recut else None,
@@ -361,6 +361,14 @@ class ImportRun:
         ids = dict(await self.state.call(self.state.list_ids))
         text = json.dumps({"dataset": self.dataset.id, "documents": ids}, indent=1)
         await anyio.Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def find_shared_names(names: Mapping[str, int]) -> frozenset[str]:
+    """Return the names that several documents have, or would have after the server cuts them."""
+    kept = Counter[str]()
+    for name, count in names.items():
+        kept[name[:MAX_NAME]] += count
+    return frozenset(name for name in names if kept[name[:MAX_NAME]] > 1)
 
 
 def _attributes_digest(document: ArchivedDocument) -> str:

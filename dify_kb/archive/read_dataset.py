@@ -187,6 +187,7 @@ class DatasetReader:
                 enabled=segment.enabled is not False,
                 children=await self.read_children(listed.id, segment, form, rule),
                 summary=segment.summary or None,
+                attachments=len(segment.attachments or ()),
             )
             for segment in segments
         ]

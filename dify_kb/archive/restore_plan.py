@@ -48,6 +48,9 @@ MAX_JOINED: Final = 8 * 1024 * 1024
 MAX_NAME: Final = 200
 """Characters of a text document's name that the server keeps (measured)."""
 
+FOREIGN_SOURCE: Final = "the source is "
+"""Beginning of the reason why a document that was not created from a file has none."""
+
 _TEXT_EXTENSIONS: Final = frozenset({"txt", "markdown", "md", "mdx"})
 _INVALID_FILE_NAME: Final = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]|%22|\s$')
 
@@ -200,6 +203,10 @@ def count_losses(document: ArchivedDocument, *, keeps_keywords: bool) -> dict[st
         losses["NUL characters"] = 1
     if any(chunk.summary for chunk in document.chunks):
         losses["summaries"] = 1
+    if any(chunk.attachments for chunk in document.chunks):
+        losses["attachments"] = 1
+    if (document.file_reason or "").startswith(FOREIGN_SOURCE):
+        losses["sources other than files"] = 1
     if not keeps_keywords and any(chunk.keywords for chunk in document.chunks):
         losses["keywords of high-quality chunks"] = 1
     return losses

@@ -25,6 +25,7 @@ from dify_kb import (
     ProcessRule,
     RetrievalModel,
 )
+from dify_kb.archive.import_run import find_shared_names
 from dify_kb.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -302,3 +303,11 @@ def test_the_blocking_client_exports_imports_copies_and_compares(
         assert not here.compare(
             tmp_path / "a", here.datasets.create("Empty", indexing_technique="economy")
         )
+
+
+def test_names_that_a_server_would_cut_to_one_are_duplicates() -> None:
+    """The second document would replace the first."""
+    long = "a" * 200
+    names = {f"{long}.pdf": 1, f"{long}.docx": 1, "b.md": 1, "c.md": 2}
+
+    assert find_shared_names(names) == {f"{long}.pdf", f"{long}.docx", "c.md"}
