@@ -247,7 +247,7 @@ def test_an_outage_is_described_by_address_and_reason(error: str, expected: str)
     state.add(evolve(FULL, paused=error))
     assert state.wait_reason == expected
     state = ProgressState()
-    state.record_attempt(evolve(CREATE, failure_kind="connect", error=error))
+    state.record_attempt(evolve(CREATE, failure_kind="unreachable", error=error))
     assert state.wait_reason == expected
 
 
