@@ -31,7 +31,7 @@ MIN_DOUBT = 0.1
 """Minimum relative uncertainty of a value, however small the spread of its repetitions."""
 
 FEW_FAILURES = 0.5
-"""Percent of failed requests by which a share is uncertain: single failures are no change."""
+"""Percent of failed requests by which a share is uncertain: single failures do not count."""
 
 FEW_REPETITIONS, ROUGH_DOUBT = 3, 0.25
 """Values with fewer than 3 repetitions have this relative uncertainty, since their spread says

@@ -14,7 +14,7 @@ from .command_line import format_command_line
 from .run_command import CommandContext
 
 if TYPE_CHECKING:
-    from dify_kb.bench.quality.draft_queries import Passage
+    from dify_kb.bench.quality.draft_queries import DraftPassage
 
 MAX_DRAFTS = 10_000
 """The most queries that `eval draft` writes."""
@@ -97,7 +97,7 @@ def draft(
 
 
 def _write_drafts(
-    passages: Sequence[Passage], count: int, target: Path | None, documents: tuple[str, str]
+    passages: Sequence[DraftPassage], count: int, target: Path | None, documents: tuple[str, str]
 ) -> None:
     """Write drafts to a file or standard output.
 

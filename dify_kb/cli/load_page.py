@@ -44,7 +44,7 @@ _LOADED = (Outcome.ADDED, Outcome.UPDATED, Outcome.UNCHANGED)
 
 @frozen(kw_only=True)
 class LoadPage:
-    """What a page shows beside the report."""
+    """The content of a page beside the report."""
 
     title: str
     datasets: Sequence[str]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dify_kb import AsyncClient, Policy
 from dify_kb.bench.corpus import generate_documents
-from dify_kb.bench.quality.draft_queries import Passage, draft_queries
+from dify_kb.bench.quality.draft_queries import DraftPassage, draft_queries
 from dify_kb.bench.quality.evaluation_queries import (
     EvaluationQuery,
     fold_text,
@@ -39,7 +39,7 @@ Hold the red button for nine seconds. The lamp turns green afterwards.
 """
 
 
-def draft_by_kind(*passages: Passage, count: int = 50) -> dict[str, list[EvaluationQuery]]:
+def draft_by_kind(*passages: DraftPassage, count: int = 50) -> dict[str, list[EvaluationQuery]]:
     drafts: dict[str, list[EvaluationQuery]] = {}
     for query in draft_queries(passages, count):
         drafts.setdefault(query.draft, []).append(query)
@@ -47,7 +47,7 @@ def draft_by_kind(*passages: Passage, count: int = 50) -> dict[str, list[Evaluat
 
 
 def test_each_kind_is_drafted_with_its_answer() -> None:
-    drafts = draft_by_kind(Passage(document="care-guide.md", text=MANUAL))
+    drafts = draft_by_kind(DraftPassage(document="care-guide.md", text=MANUAL))
 
     pairs = {
         kind: {(query.query, str(query.relevant[0])) for query in drafts[kind]} for kind in drafts
@@ -70,8 +70,8 @@ def test_texts_that_occur_twice_are_not_used() -> None:
     twice = "Contact the support of the manufacturer in this case."
     drafts = draft_queries(
         [
-            Passage(document="a.txt", text=f"{twice} The lamp of the first device is green."),
-            Passage(document="b.txt", text=f"{twice} The lamp of the other device is yellow."),
+            DraftPassage(document="a.txt", text=f"{twice} The lamp of the first device is green."),
+            DraftPassage(document="b.txt", text=f"{twice} The lamp of the other device is yellow."),
         ],
         50,
     )
@@ -82,7 +82,7 @@ def test_texts_that_occur_twice_are_not_used() -> None:
 
 def test_drafts_are_spread_over_documents_and_the_same_each_time() -> None:
     passages = [
-        Passage(document=sample.name, text=text)
+        DraftPassage(document=sample.name, text=text)
         for sample in generate_documents(20, formats={"md": 1})
         for text in extract(sample.data, "md")
     ]
@@ -109,7 +109,7 @@ def test_drafts_are_spread_over_documents_and_the_same_each_time() -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.text(alphabet="ab?!. \n#-|`\u3042\uff1f", max_size=80), max_size=4))
 def test_any_text_gives_valid_queries(texts: list[str]) -> None:
-    for query in draft_queries([Passage(document="a.md", text=text) for text in texts], 20):
+    for query in draft_queries([DraftPassage(document="a.md", text=text) for text in texts], 20):
         assert parse_query(dump_json(query_to_json(query)), "here") == query
 
 

@@ -54,7 +54,7 @@ _QUESTION_WORDS = re.compile(
 
 
 @frozen(kw_only=True)
-class Passage:
+class DraftPassage:
     """A text of a document: a section, a page or a chunk."""
 
     document: str
@@ -64,7 +64,7 @@ class Passage:
 
 
 @frozen(kw_only=True)
-class _Block:
+class _TextBlock:
     """A heading and the sentences below it."""
 
     document: str
@@ -72,7 +72,7 @@ class _Block:
     sentences: Sequence[str]
 
 
-def draft_queries(passages: Sequence[Passage], count: int) -> Sequence[EvaluationQuery]:
+def draft_queries(passages: Sequence[DraftPassage], count: int) -> Sequence[EvaluationQuery]:
     """Return at most `count` drafts, from as many documents as possible; the same each time.
 
     Texts that occur more than once have no known answer and are left out.
@@ -93,7 +93,7 @@ def draft_queries(passages: Sequence[Passage], count: int) -> Sequence[Evaluatio
     return list(drafts.values())
 
 
-def _split_blocks(passage: Passage) -> Iterator[_Block]:
+def _split_blocks(passage: DraftPassage) -> Iterator[_TextBlock]:
     """Split a text at its headings."""
     heading, lines = "", list[str]()
     text = _FENCED_CODE.sub("\n", passage.text)
@@ -112,7 +112,7 @@ def _is_heading(line: str) -> bool:
     return low <= len(line) <= high and _HEADING.fullmatch(line) is not None
 
 
-def _build_block(document: str, heading: str, lines: Sequence[str]) -> _Block:
+def _build_block(document: str, heading: str, lines: Sequence[str]) -> _TextBlock:
     paragraphs: list[str] = [""]
     for line in lines:
         marker = _LIST_MARKER.match(line)
@@ -122,7 +122,9 @@ def _build_block(document: str, heading: str, lines: Sequence[str]) -> _Block:
     sentences = [
         sentence.strip() for text in paragraphs for sentence in _SENTENCE_END.split(text.strip())
     ]
-    return _Block(document=document, heading=heading, sentences=list(filter(_is_prose, sentences)))
+    return _TextBlock(
+        document=document, heading=heading, sentences=list(filter(_is_prose, sentences))
+    )
 
 
 def _is_prose(sentence: str) -> bool:
@@ -132,12 +134,12 @@ def _is_prose(sentence: str) -> bool:
     return low <= len(sentence) <= high and letters >= MIN_LETTERS * len(characters)
 
 
-def _keep_unique(block: _Block, known: Mapping[str, int]) -> _Block:
+def _keep_unique(block: _TextBlock, known: Mapping[str, int]) -> _TextBlock:
     sentences = [sentence for sentence in block.sentences if known[fold_text(sentence)] == 1]
-    return _Block(document=block.document, heading=block.heading, sentences=sentences)
+    return _TextBlock(document=block.document, heading=block.heading, sentences=sentences)
 
 
-def _draft_from_questions(blocks: Sequence[_Block]) -> Iterator[tuple[str, EvaluationQuery]]:
+def _draft_from_questions(blocks: Sequence[_TextBlock]) -> Iterator[tuple[str, EvaluationQuery]]:
     for block in blocks:
         lines = [block.heading, *block.sentences] if block.heading else block.sentences
         for line, answer in itertools.pairwise(lines):
@@ -145,7 +147,7 @@ def _draft_from_questions(blocks: Sequence[_Block]) -> Iterator[tuple[str, Evalu
                 yield block.document, _build_draft("question", line, RelevantItem(text=answer))
 
 
-def _draft_from_headings(blocks: Sequence[_Block]) -> Iterator[tuple[str, EvaluationQuery]]:
+def _draft_from_headings(blocks: Sequence[_TextBlock]) -> Iterator[tuple[str, EvaluationQuery]]:
     for block in blocks:
         if block.heading and block.sentences and not _QUESTION.search(block.heading):
             query = _ask_about(block)
@@ -155,7 +157,7 @@ def _draft_from_headings(blocks: Sequence[_Block]) -> Iterator[tuple[str, Evalua
             )
 
 
-def _draft_from_rare_words(blocks: Sequence[_Block]) -> Iterator[tuple[str, EvaluationQuery]]:
+def _draft_from_rare_words(blocks: Sequence[_TextBlock]) -> Iterator[tuple[str, EvaluationQuery]]:
     words = [tokenize(" ".join(block.sentences)) for block in blocks]
     counts = Counter(itertools.chain.from_iterable(words))
     spread: defaultdict[str, set[str]] = defaultdict(set)
@@ -173,7 +175,7 @@ def _draft_from_rare_words(blocks: Sequence[_Block]) -> Iterator[tuple[str, Eval
             )
 
 
-def _draft_from_sentences(blocks: Sequence[_Block]) -> Iterator[tuple[str, EvaluationQuery]]:
+def _draft_from_sentences(blocks: Sequence[_TextBlock]) -> Iterator[tuple[str, EvaluationQuery]]:
     for block in blocks:
         # The first sentence answers the heading.
         for sentence in block.sentences[1:] or block.sentences:
@@ -182,7 +184,7 @@ def _draft_from_sentences(blocks: Sequence[_Block]) -> Iterator[tuple[str, Evalu
                 yield block.document, _build_draft("sentence", sentence, item)
 
 
-_Drafter = Callable[[Sequence[_Block]], Iterator[tuple[str, EvaluationQuery]]]
+_Drafter = Callable[[Sequence[_TextBlock]], Iterator[tuple[str, EvaluationQuery]]]
 
 _DRAFTERS: Mapping[str, _Drafter] = {
     "question": _draft_from_questions,
@@ -192,7 +194,7 @@ _DRAFTERS: Mapping[str, _Drafter] = {
 }
 
 
-def _ask_about(block: _Block) -> str:
+def _ask_about(block: _TextBlock) -> str:
     """Return a question about a heading: in English if its text is, else the words alone."""
     title = re.sub(r"[\W_]+", " ", block.document.rpartition(".")[0] or block.document).strip()
     if _QUESTION_WORDS.match(block.heading):

@@ -189,7 +189,7 @@ class RetrievalEvaluator:
             self._notes.append(f"{chunking.name}: {failed} files not indexed: {why}.")
 
     async def _note_missing_documents(self, dataset: Dataset) -> None:
-        """Note relevant documents that the dataset does not have: no method can find them.
+        """Add a note about relevant documents that the dataset lacks: no method can find them.
 
         Costs one request per 100 documents.
         """

@@ -12,7 +12,7 @@ from dify_kb.models import IndexingStatus
 from dify_kb.rag.extract import extract
 from dify_kb.rag.extract_errors import ExtractError
 
-from .draft_queries import SEED, Passage
+from .draft_queries import SEED, DraftPassage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,14 +28,14 @@ MAX_LISTED = 10_000
 """The documents of a dataset from which a sample is drawn: 100 list requests."""
 
 
-def read_folder(folder: Path, documents: int) -> tuple[Sequence[Passage], Sequence[str]]:
+def read_folder(folder: Path, documents: int) -> tuple[Sequence[DraftPassage], Sequence[str]]:
     """Return the passages of a sample of the files of a folder, and why files were left out.
 
     Raises:
         ConfigError: not a directory, or without files of a supported type.
         KnowledgeError: no file has text.
     """
-    passages: list[Passage] = []
+    passages: list[DraftPassage] = []
     notes: list[str] = []
     for sample in read_user_files(folder, documents=documents, size=MAX_BYTES):
         try:
@@ -43,12 +43,14 @@ def read_folder(folder: Path, documents: int) -> tuple[Sequence[Passage], Sequen
         except ExtractError as error:
             notes.append(f"{sample.name}: {error}")
         else:
-            passages += [Passage(document=sample.name, text=text) for text in texts]
+            passages += [DraftPassage(document=sample.name, text=text) for text in texts]
     _require_text(passages, notes)
     return passages, notes
 
 
-async def read_dataset(client: AsyncClient, dataset: Dataset, documents: int) -> Sequence[Passage]:
+async def read_dataset(
+    client: AsyncClient, dataset: Dataset, documents: int
+) -> Sequence[DraftPassage]:
     """Return the chunks of a sample of the documents of a dataset.
 
     Costs one request per 100 documents, at most 100, and one for each document of the sample, of
@@ -64,16 +66,16 @@ async def read_dataset(client: AsyncClient, dataset: Dataset, documents: int) ->
         if len(rows) >= MAX_LISTED:
             break
     rng = StableRandom(SEED)
-    passages: list[Passage] = []
+    passages: list[DraftPassage] = []
     for _ in range(min(documents, len(rows))):
         row = rows.pop(rng.integer_below(len(rows)))
         page = await client.segments.list(dataset, row.id, limit=100)
-        passages += [Passage(document=row.name, text=segment.content) for segment in page.data]
+        passages += [DraftPassage(document=row.name, text=segment.content) for segment in page.data]
     _require_text(passages, [])
     return passages
 
 
-def _require_text(passages: Sequence[Passage], notes: Sequence[str]) -> None:
+def _require_text(passages: Sequence[DraftPassage], notes: Sequence[str]) -> None:
     if not any(passage.text.strip() for passage in passages):
         reason = f" ({notes[0]})" if notes else ""
         raise KnowledgeError(
