@@ -24,12 +24,15 @@ from attrs import define, evolve, field, frozen
 
 from dify_kb.errors import SourceError
 from dify_kb.ingest.journal import JournalRow, JournalState
+from dify_kb.ingest.metadata.labels import Labels
+from dify_kb.ingest.metadata.sync_fields import SyncFields
 from dify_kb.ingest.planning.file_plan import (
     ARCHIVED_BY_HAND,
     DISABLED_BY_HAND,
     PlannedAction,
     PlannedFile,
 )
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.ingest.sources.file_content import read_content
 from dify_kb.ingest.sources.found_file import FoundFile
@@ -47,6 +50,7 @@ EXCLUDED = "left out by the patterns; delete_excluded=True (--delete-excluded) d
 NEW_NAME_KEPT = "renamed to {}, which is kept back"
 RESTORED = "its document was taken out of retrieval by an earlier sync"
 METADATA = "metadata"
+FIELDS = "the metadata fields of the sync"
 KEPT_BY_CALLER = "its file is gone, but may_delete() returned False"
 EDITED_BY_HAND = "edited by hand; sync without protect_edits (--protect-edits) overwrites it"
 KEEP_ALL = "its file is gone; delete='keep' (--delete keep)"
@@ -146,12 +150,14 @@ class SyncDecider:
     now: float
     plan: SyncPlan = field(factory=SyncPlan)
     _digests: dict[str, bytes | None] = field(factory=dict)
+    _found: dict[str, FoundFile] = field(factory=dict)
 
     def decide(self, items: Sequence[FoundFile | ItemResult]) -> SyncPlan:
         """Return the plan for all files of the source. Blocking: may read files."""
         rows = dict(self.rows)
         keys = {item.key for item in items}
         found = {item.key: item for item in items if isinstance(item, FoundFile)}
+        self._found = found
         gone = {key: row for key, row in rows.items() if key not in keys}
         self._move_keys(found, rows, gone)
         self._adopt(found, rows)
@@ -422,8 +428,38 @@ class SyncDecider:
             self._delete_other_versions(row, document_id)
         elif result.key in restored:
             self._change(SyncAction.ADD, result.key, document_id, reason=RESTORED)
+        elif (planned := self._plan_fields(result, row)) is not None:
+            self.plan.files[-1] = planned
+            self._change(SyncAction.UPDATE, result.key, document_id, reason=FIELDS)
         else:
             self.plan.same += 1
+
+    def _plan_fields(self, result: ItemResult, row: JournalRow | None) -> PlannedFile | None:
+        """Plan to set the fields of the sync on a document that does not have them yet.
+
+        It was adopted, or its state was in the journal before.
+        """
+        document = self.documents.find(row.document_id) if row is not None else None
+        if self.options.state != "base" or row is None or document is None:
+            return None
+        fields = SyncFields.from_values(document.metadata_values)
+        if (
+            fields is not None
+            and fields.trashed is None
+            and (fields.sync_id, fields.key, fields.content) == (self.sync_id, row.key, row.content)
+        ):
+            return None
+        return PlannedFile(
+            found=self._found[result.key],
+            name=row.name,
+            action=PlannedAction.ASSIGN_METADATA,
+            replaces=RemoteDocument.from_document(document),
+            row=row,
+            is_unchanged=True,
+            labels=Labels.parse(row.labels),
+            sync_id=self.sync_id,
+            sync_rule=row.rule,
+        )
 
     def _delete_other_versions(self, row: JournalRow | None, document_id: str | None) -> None:
         """Delete what an interrupted replacement has left next to a document that is kept."""

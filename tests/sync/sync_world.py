@@ -189,16 +189,12 @@ class SyncWorld:
     def sync(self, *, kill_at: int | None = None, **options: Any) -> SyncReport | None:
         """Run a sync, which dies after a number of requests; return its report, if it has one."""
         self._attempts, self._kill_at = 0, kill_at
-        self._watched = self._searchable()
+        self._watched = {} if self.options.get("keep_ids") else self._searchable()
         arguments = {**self.options, "state": self.state, "stall_after": 20.0, **options}
         self.log.append(f"sync kill_at={kill_at} {options}")
 
         async def run() -> SyncReport:
-            call = self.client.diff if options.get("dry_run") else self.client.sync
-            arguments.pop("dry_run", None)
-            if call == self.client.diff:
-                arguments.pop("stall_after")
-            return await call(
+            return await self.client.sync(
                 self.dataset_id,
                 self.folder,
                 allow_empty=True,
@@ -273,6 +269,12 @@ class SyncWorld:
         self.settle()
         story = "\n".join(self.log)
         own = self.own()
+        if self.options.get("delete") in {"disable", "archive"}:  # the trash
+            own = [
+                one
+                for one in own
+                if (one.enabled and not one.archived) or one.name.replace("__", "/") in self.files
+            ]
         counts = Counter(one.name.replace("__", "/") for one in own)
         taken = {name.replace("__", "/") for name in self._foreign_names()}
         for key in self.files:

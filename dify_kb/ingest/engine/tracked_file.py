@@ -137,6 +137,9 @@ class TrackedFile:
         """Create from a planned file, with its document from the journal, if any."""
         file = cls(planned, attempts=planned.attempts, updates=planned.replaces is not None)
         row = planned.row
+        if row is not None and planned.is_unchanged:
+            file.content = row.content
+            file.token = None if planned.found.source is None else row.token
         if (
             planned.action in {PlannedAction.FOLLOW, PlannedAction.ASSIGN_METADATA}
             and row is not None
@@ -144,8 +147,6 @@ class TrackedFile:
         ):
             file.attempts = row.attempts
             file.updates = row.previous is not None
-            file.content = row.content
-            file.token = None if planned.found.source is None else row.token
             file.document = UploadedDocument(
                 id=row.document_id,
                 batch=row.batch,
