@@ -31,7 +31,7 @@ MAX_README_LINES = 250
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PRINTED_URL, PRINTED_KEY = "https://dify.example/v1", "dataset-your-key"
 LONG = os.environ.get("CHAOS") == "long"
-NOT_RUN = {"text", "json"}
+NOT_RUN = {"text", "json", "yaml", "ini"}
 """Output, files, and commands that serve until Ctrl-C."""
 
 

@@ -52,7 +52,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "copy_dataset", "Copy a dataset to another server, or under another name."
     ),
     "verify": CommandEntry("verify", "Verify an archive by its checksums."),
-    "sync": CommandEntry("sync", "Keep a dataset true to a folder: add, update, rename, delete."),
+    "sync": CommandEntry(
+        "sync", "Sync a dataset with a folder: add, update, rename and delete documents."
+    ),
     "diff": CommandEntry(
         "diff", "Show what a sync would change, or compare two datasets or archives."
     ),

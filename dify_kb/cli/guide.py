@@ -13,6 +13,7 @@ from dify_kb.errors import ConfigError
 
 NAMES = (
     "load",
+    "sync",
     "archives",
     "python",
     "shell",

@@ -1,4 +1,4 @@
-"""`dify-kb sync`: make the documents of a dataset those of a source."""
+"""`dify-kb sync`: sync the documents of a dataset with a source."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def sync(
     log_file: load_option_types.LogFileOption = None,
     html: option_types.HtmlOption = None,
 ) -> None:
-    """Make the documents of a dataset those of a folder: add, update, rename, delete.
+    """Sync a dataset with a folder: add, update, rename and delete documents.
 
     Prints + new, * changed, > renamed, - deleted, ~ kept back and ! failed files; with --verbose
     also = unchanged files and ? documents of others, which are never touched. Changed files are
