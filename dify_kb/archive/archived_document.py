@@ -105,15 +105,42 @@ class ArchivedDocument:
             ArchiveError: the line is not a document.
         """
         try:
-            return cls(
-                **{
-                    **value,
-                    "chunks": tuple(ArchivedChunk(**chunk) for chunk in value.get("chunks", ())),
-                    "file": ArchivedFile(**value["file"]) if value.get("file") else None,
-                }
-            )
+            chunks = [ArchivedChunk(**chunk) for chunk in value.get("chunks", ())]
+            file = ArchivedFile(**value["file"]) if value.get("file") else None
+            document = cls(**{**value, "chunks": tuple(chunks), "file": file})
         except (TypeError, AttributeError) as error:
             raise ArchiveError(f"Not a document of an archive: {error}.") from error
+        parts: list[attrs.AttrsInstance] = [document, *chunks, *([] if file is None else [file])]
+        for part in parts:
+            _check_types(part)
+        return document
+
+
+def _check_types(part: attrs.AttrsInstance) -> None:
+    """Check the types of values of a line that somebody else may have written.
+
+    Raises:
+        ArchiveError: a value has another type.
+    """
+    for attribute in attrs.fields(type(part)):
+        value, kind = getattr(part, attribute.name), str(attribute.type)
+        is_valid = (
+            ("None" in kind and value is None)
+            or (kind.startswith("str") and isinstance(value, str))
+            or (kind == "bool" and isinstance(value, bool))
+            or (kind == "int" and isinstance(value, int) and not isinstance(value, bool))
+            or (kind.startswith("Sequence[str]") and _is_list_of(value, str))
+            or (kind.startswith("Mapping") and isinstance(value, Mapping))
+            or kind.startswith(("Archived", "Sequence[Archived"))
+        )
+        if kind in {"Mapping[str, MetadataScalar]", "Mapping[str, str]"}:
+            is_valid = is_valid and _is_list_of([*value.values()], str | int | float)
+        if not is_valid:
+            raise ArchiveError(f"Not a document of an archive: invalid {attribute.name}.")
+
+
+def _is_list_of(value: object, kind: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, kind) for item in value)
 
 
 def _is_stored(attribute: attrs.Attribute[Any], value: object) -> bool:
@@ -141,6 +168,8 @@ class ArchivedDataset:
     permission: str | None = None
     form: str | None = None
     embedding: Sequence[str] | None = None
+    """Provider and model."""
+
     retrieval: Mapping[str, Any] | None = None
     rule: Mapping[str, Any] | None = None
     fields: Mapping[str, str] = field(factory=dict)
@@ -159,6 +188,10 @@ class ArchivedDataset:
             ArchiveError: the object has other keys.
         """
         try:
-            return cls(**value)
+            settings = cls(**value)
         except TypeError as error:
             raise ArchiveError(f"Not the settings of a dataset: {error}.") from error
+        _check_types(settings)
+        if settings.embedding is not None and len(settings.embedding) != len(("provider", "model")):
+            raise ArchiveError("Not the settings of a dataset: invalid embedding.")
+        return settings

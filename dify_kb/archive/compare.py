@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import asdict, field, frozen
 
-from dify_kb.models import DocForm
+from dify_kb.errors import ConfigError
+from dify_kb.models import DocForm, ProcessRule
+from dify_kb.wire import codec
 
+from .archived_document import compute_digest
 from .read_archive import ArchiveReader
 
 if TYPE_CHECKING:
@@ -107,22 +110,41 @@ def _iter_differences(
     if settings:
         yield from _compare_settings(a, b)
     first, second = _index(a), _index(b)
-    for name, number in first.keys() - second.keys():
-        yield DatasetDifference(kind="only_in_a", document=name, detail=_ordinal(number))
-    for name, number in second.keys() - first.keys():
-        yield DatasetDifference(kind="only_in_b", document=name, detail=_ordinal(number))
-    changed = {key for key in first.keys() & second.keys() if first[key] != second[key]}
-    if not changed:
-        return
+    pairs: list[tuple[_Key, _Key]] = []
+    for name in sorted({*first, *second}):
+        ones, others = _list_unmatched(first.get(name, ()), second.get(name, ()))
+        pairs += [((name, one), (name, other)) for one, other in zip(ones, others, strict=False)]
+        for number in ones[len(others) :]:
+            yield DatasetDifference(kind="only_in_a", document=name, detail=_ordinal(number))
+        for number in others[len(ones) :]:
+            yield DatasetDifference(kind="only_in_b", document=name, detail=_ordinal(number))
     keywords = a.manifest.dataset.technique == b.manifest.dataset.technique == "economy"
     # Some documents at a time, as the memory could not hold all of two large archives.
-    keys = sorted(changed)
-    for start in range(0, len(keys), BATCH_SIZE):
-        wanted = {*keys[start : start + BATCH_SIZE]}
-        others = {key: document for key, document in _iter_keyed(b) if key in wanted}
+    for start in range(0, len(pairs), BATCH_SIZE):
+        batch = dict(pairs[start : start + BATCH_SIZE])
+        wanted = {*batch.values()}
+        documents = {key: document for key, document in _iter_keyed(b) if key in wanted}
         for key, document in _iter_keyed(a):
-            if key in wanted:
-                yield from _compare_documents(document, others[key], keywords=keywords)
+            if key in batch:
+                yield from _compare_documents(document, documents[batch[key]], keywords=keywords)
+
+
+def _list_unmatched(
+    ones: Sequence[bytes], others: Sequence[bytes]
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the numbers of documents of one name that have no equal on the other side."""
+    equal = Counter(ones) & Counter(others)
+    return _list_beyond(ones, Counter(equal)), _list_beyond(others, Counter(equal))
+
+
+def _list_beyond(digests: Sequence[bytes], equal: Counter[bytes]) -> Sequence[int]:
+    numbers: list[int] = []
+    for number, digest in enumerate(digests):
+        if equal[digest]:
+            equal[digest] -= 1
+        else:
+            numbers.append(number)
+    return numbers
 
 
 def _ordinal(number: int) -> str:
@@ -136,13 +158,15 @@ def _iter_keyed(archive: ArchiveReader) -> Iterator[tuple[_Key, ArchivedDocument
         seen[document.name] += 1
 
 
-def _index(archive: ArchiveReader) -> dict[_Key, bytes]:
-    return {key: bytes.fromhex(_digest(document)) for key, document in _iter_keyed(archive)}
+def _index(archive: ArchiveReader) -> dict[str, list[bytes]]:
+    """Return the digests of documents by name."""
+    index: dict[str, list[bytes]] = {}
+    for document in archive.iter_documents():
+        index.setdefault(document.name, []).append(bytes.fromhex(_digest(document)))
+    return index
 
 
 def _digest(document: ArchivedDocument) -> str:
-    from .archived_document import compute_digest
-
     value = document.to_json()
     for name in ("id", "rule", "file", "file_reason", "status", "error"):
         value.pop(name, None)
@@ -160,14 +184,20 @@ def _compare_settings(a: ArchiveReader, b: ArchiveReader) -> Iterator[DatasetDif
             yield DatasetDifference(kind=kind, document=None, detail=f"{one} / {other}")
     for name in ("technique", "description", "has_built_in_fields", "rule"):
         one, other = getattr(first, name), getattr(second, name)
-        if one != other and None not in {_hashable(one), _hashable(other)}:
+        if name == "rule":
+            one, other = _normalize_rule(one), _normalize_rule(other)
+        if one != other and one is not None and other is not None:
             yield DatasetDifference(
                 kind="settings", document=None, detail=f"{name}: {one} / {other}"
             )
 
 
-def _hashable(value: object) -> object:
-    return value if value is None else repr(value)
+def _normalize_rule(rule: Mapping[str, Any] | None) -> object:
+    """Return a rule without what versions write differently."""
+    try:
+        return None if rule is None else codec.encode(ProcessRule.from_response(rule))
+    except ConfigError:
+        return rule
 
 
 def _compare_documents(

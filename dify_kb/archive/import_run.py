@@ -22,10 +22,9 @@ from .import_state import ImportState
 from .read_archive import ArchiveReader
 from .read_dataset import DatasetReader
 from .restore_chunks import RestoreError
-from .restore_document import DocumentRestorer, delete_document
-from .restore_plan import MAX_NAME, read_rule
+from .restore_document import TEMPORARY_NAME, DocumentRestorer, delete_document
+from .restore_plan import MAX_NAME, find_shared_names, read_rule
 from .restore_settings import (
-    RULE_DOCUMENT,
     AttributeRestorer,
     restore_fields,
     restore_rule,
@@ -80,6 +79,7 @@ class ImportRun:
     _ids_by_name: dict[str, list[str]] = field(factory=dict, init=False)
     _rule: Mapping[str, Any] | None = field(default=None, init=False)
     _created: bool = field(default=False, init=False)
+    _rule_changed: bool = field(default=False, init=False)
     _ended: int = field(default=0, init=False)
 
     async def execute(self) -> ImportReport:
@@ -170,12 +170,15 @@ class ImportRun:
         """
         reader = DatasetReader(self.session, self.dataset)
         newest: str | None = None
+        cut_names = {name[:MAX_NAME] for name in names if len(name) > MAX_NAME}
         async for rows, _ in reader.iter_row_pages():
             newest = newest or next((row.id for row in rows), None)
             self._rows |= {
                 row.id: (row.name, row.enabled, row.is_archived)
                 for row in rows
-                if row.name in names or row.name[:200] in names or row.name == RULE_DOCUMENT
+                if row.name in names
+                or row.name[:MAX_NAME] in cut_names
+                or row.name.startswith(TEMPORARY_NAME)
             }
         is_first = await self.state.call(self.state.get_meta, "dataset") is None
         if is_first:
@@ -189,11 +192,12 @@ class ImportRun:
         known = await self.state.call(self.state.list_documents)
         finished = {row.target_id for row in known.values() if row.target_id}
         self._foreign = existing | finished
-        started = {row.name for row in known.values() if row.target_id is None} | {RULE_DOCUMENT}
+        started = {row.name[:MAX_NAME] for row in known.values() if row.target_id is None}
         if self.options.dry_run:
             return
         for id_, (name, _, _) in list(self._rows.items()):
-            if id_ not in self._foreign and name in started:
+            is_left = name[:MAX_NAME] in started or name.startswith(TEMPORARY_NAME)
+            if id_ not in self._foreign and is_left:
                 await delete_document(self.session, self.dataset, id_)
                 del self._rows[id_]
         for id_, (name, _, _) in self._rows.items():
@@ -258,6 +262,10 @@ class ImportRun:
         try:
             for id_ in replaced:
                 await self._remove(id_)
+            if not self._rule_changed:
+                # A create changes the rule that later uploads inherit.
+                self._rule_changed = True
+                await self.state.call(self.state.set_meta, "rule_changed", "yes")
             await self.state.call(self.state.start, document.id, document.name)
             restored = await restorer.restore(document)
         except RestoreError as error:
@@ -348,7 +356,7 @@ class ImportRun:
         """Restore the rule that later uploads inherit: that of before, or of the archive."""
         archived = self.archive.manifest.dataset
         rule = archived.rule if self._created else self._rule
-        if not self._counts["added"] and not self._counts["updated"]:
+        if await self.state.call(self.state.get_meta, "rule_changed") != "yes":
             return
         if rule is None:
             self._warnings.append(
@@ -356,19 +364,12 @@ class ImportRun:
             )
             return
         await restore_rule(self.session, self.dataset, rule, archived.form)
+        await self.state.call(self.state.set_meta, "rule_changed", "no")
 
     async def _write_ids(self, path: Path) -> None:
         ids = dict(await self.state.call(self.state.list_ids))
         text = json.dumps({"dataset": self.dataset.id, "documents": ids}, indent=1)
         await anyio.Path(path).write_text(text + "\n", encoding="utf-8")
-
-
-def find_shared_names(names: Mapping[str, int]) -> frozenset[str]:
-    """Return the names that several documents have, or would have after the server cuts them."""
-    kept = Counter[str]()
-    for name, count in names.items():
-        kept[name[:MAX_NAME]] += count
-    return frozenset(name for name in names if kept[name[:MAX_NAME]] > 1)
 
 
 def _attributes_digest(document: ArchivedDocument) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext, suppress
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
@@ -14,6 +14,7 @@ from attrs import define, evolve, field, frozen
 from dify_kb.errors import (
     ApiError,
     BadRequestError,
+    ConfigError,
     ConflictError,
     KnowledgeError,
     NotFoundError,
@@ -52,6 +53,9 @@ from .restore_plan import (
 
 if TYPE_CHECKING:
     from .archived_document import ArchivedDocument
+
+TEMPORARY_NAME: Final = "dify-kb import, temporary "
+"""Beginning of the names of documents that an import renames or deletes at once."""
 
 _REFUSALS = (BadRequestError, ConflictError, TooLargeError, UnsupportedTypeError)
 
@@ -107,16 +111,16 @@ class DocumentRestorer:
                     cause = error.__cause__ if isinstance(error, PartialError) else error
                     if isinstance(cause, ApiError) and not is_transient(cause):
                         raise RestoreError(error.summary) from error
-                    await self._discard(document.name)
+                    await self._discard(document.name, document.id)
                     if attempt == sends:
                         raise RestoreError(error.summary) from error
                 except NotFoundError as error:
                     await self.session.read(lambda: self.session.datasets.get(self.dataset))
-                    await self._discard(document.name)
+                    await self._discard(document.name, document.id)
                     if attempt == sends:
                         raise RestoreError(error.summary) from error
                 except _REFUSALS as error:
-                    await self._discard(document.name)
+                    await self._discard(document.name, document.id)
                     raise RestoreError(error.summary) from error
         raise AssertionError  # the loop returns or raises
 
@@ -187,34 +191,56 @@ class DocumentRestorer:
         """Create a document from a text.
 
         Raises:
-            RestoreError: another document has the name, and a file cannot have it.
+            RestoreError: another document has the name, and the server cannot rename documents.
         """
         rule = rule or self._rule(document)
         if needs_upload(document, is_duplicate=duplicate) and can_upload_text(document.name):
             return await self._upload(document, text.encode(), rule, duplicate=duplicate)
-        if duplicate:
-            raise RestoreError(
-                f"Several documents are named {document.name!r}, which is not the name of a file."
-            )
+        name = document.name[:MAX_NAME]
+        # A second document of a name would replace the first: it is renamed while it is new.
+        first_name = f"{TEMPORARY_NAME}{document.id}.txt" if duplicate else name
         uploads = self.session.setup.server.uploads
-        return await self._create(
-            document,
+        created = await self._create(
+            first_name,
             lambda: uploads.create_by_text(
                 self._target(document),
-                document.name[:MAX_NAME],
+                first_name,
                 text,
                 doc_form=DocForm(document.form),
                 doc_language=document.language or UNSET,
                 process_rule=rule,
             ),
         )
+        if not duplicate:
+            return created
+        await self._wait(created)
+        return await self._rename(created, name, rule)
+
+    async def _rename(
+        self, created: CreatedDocument, name: str, rule: ProcessRule
+    ) -> CreatedDocument:
+        """Rename a document, which the server then splits again by the same rule.
+
+        Raises:
+            RestoreError: the server cannot rename it.
+        """
+        try:
+            return await self.session.documents.rename(
+                self.dataset, created.document.id, name, process_rule=rule
+            )
+        except (ConfigError, *_REFUSALS) as error:
+            await delete_document(self.session, self.dataset, created.document.id)
+            raise RestoreError(
+                f"Several documents are named {name!r}, which is not the name of a file, and the"
+                f" server cannot rename documents: {error.summary}"
+            ) from error
 
     async def _upload(
         self, document: ArchivedDocument, content: bytes, rule: ProcessRule, *, duplicate: bool
     ) -> CreatedDocument:
         uploads = self.session.setup.server.uploads
         return await self._create(
-            document,
+            document.name,
             lambda: uploads.create_by_file(
                 self._target(document),
                 content,
@@ -227,7 +253,7 @@ class DocumentRestorer:
         )
 
     async def _create(
-        self, document: ArchivedDocument, send: Callable[[], Awaitable[CreatedDocument]]
+        self, name: str, send: Callable[[], Awaitable[CreatedDocument]]
     ) -> CreatedDocument:
         """Send a create when the load's limits admit it; again after a failure that made nothing.
 
@@ -240,13 +266,13 @@ class DocumentRestorer:
             try:
                 return await send()
             except OutcomeUnknownError:
-                await self._await_late_create(document.name)
+                await self._await_late_create(name)
                 raise
             except KnowledgeError as error:
                 if not is_transient(error):
                     raise
                 if may_have_arrived(error):
-                    await self._await_late_create(document.name)
+                    await self._await_late_create(name)
                     raise OutcomeUnknownError(
                         error.summary, endpoint="documents.create", hint=error.hint
                     ) from error
@@ -272,12 +298,11 @@ class DocumentRestorer:
 
         return await self.session.read(collect_ids)
 
-    async def _discard(self, name: str) -> None:
+    async def _discard(self, name: str, document_id: str) -> None:
         """Delete what an attempt left."""
-        for document_id in await self._find(name[:MAX_NAME]) + (
-            await self._find(name) if len(name) > MAX_NAME else []
-        ):
-            await delete_document(self.session, self.dataset, document_id)
+        for each in dict.fromkeys((name, name[:MAX_NAME], f"{TEMPORARY_NAME}{document_id}.txt")):
+            for found in await self._find(each):
+                await delete_document(self.session, self.dataset, found)
 
     async def _wait(self, created: CreatedDocument, *, tolerates_error: bool = False) -> bool:
         """Wait until a document is indexed; return whether that succeeded.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 import string
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
@@ -194,6 +195,14 @@ def read_rule(rule: Mapping[str, Any] | None, form: str) -> ProcessRule:
     if form == DocForm.HIERARCHICAL:
         return ProcessRule.parent_child()
     return ProcessRule.automatic()
+
+
+def find_shared_names(names: Mapping[str, int]) -> frozenset[str]:
+    """Return the names that several documents have, or would have after the server cuts them."""
+    kept = Counter[str]()
+    for name, count in names.items():
+        kept[name[:MAX_NAME]] += count
+    return frozenset(name for name in names if kept[name[:MAX_NAME]] > 1)
 
 
 def count_losses(document: ArchivedDocument, *, keeps_keywords: bool) -> dict[str, int]:

@@ -30,7 +30,7 @@ from dify_kb.wire import codec
 from dify_kb.wire.version_bugs import is_older
 
 from .archive_session import ArchiveSession
-from .restore_document import delete_document
+from .restore_document import TEMPORARY_NAME, delete_document
 from .restore_plan import read_rule
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .archived_document import ArchivedDataset
 
 BATCH_SIZE: Final = 50
-RULE_DOCUMENT: Final = "dify-kb: chunking rule of the dataset.txt"
+RULE_DOCUMENT: Final = f"{TEMPORARY_NAME}rule.txt"
 """The name of the document that sets the rule of a dataset and is deleted at once."""
 
 STATUS_LOCK: Final = 660.0

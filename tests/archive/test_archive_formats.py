@@ -84,6 +84,30 @@ def test_a_line_holds_the_whole_document(document: ArchivedDocument) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": 1},
+        {"chunks": [{"content": 1}]},
+        {"chunks": [{"content": "a", "keywords": "b"}]},
+        {"chunks": [{"content": "a", "children": [1]}]},
+        {"chunks": 3},
+        {"enabled": "yes"},
+        {"metadata": {"a": [1]}},
+        {"file": {"sha256": 1, "size": 1, "name": "a"}},
+        {"rule": []},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_a_line_with_other_types_is_refused(fields: dict[str, object]) -> None:
+    """By somebody who also wrote the checksums."""
+    line = {"id": "1", "name": "a", "form": "text_model", **fields}
+
+    with pytest.raises(ArchiveError, match="Not a document"):
+        ArchivedDocument.from_json(line)
+
+
 @given(st.binary(max_size=200))
 def test_any_other_file_is_not_a_manifest(content: bytes) -> None:
     with pytest.raises(ArchiveError):

@@ -25,7 +25,7 @@ from dify_kb import (
     ProcessRule,
     RetrievalModel,
 )
-from dify_kb.archive.import_run import find_shared_names
+from dify_kb.archive.restore_plan import find_shared_names
 from dify_kb.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -210,6 +210,31 @@ async def test_equal_names_stay_two_documents(client: AsyncClient) -> None:
         async for chunk in client.segments.iter(report.imported.dataset_id or "", row.id)
     ]
     assert sorted(contents) == ["first", "second"]
+
+
+@pytest.mark.parametrize("version", ["1.4.3", "1.8.1", "1.16"])
+async def test_equal_names_of_texts_stay_two_documents(version: str) -> None:
+    """A create with the name of a disabled document makes a second one; 1.4.3 has no states."""
+    with Emulator(version=version) as server:
+        async with open_client(server) as client:
+            dataset = await client.datasets.create("Twins", indexing_technique="economy")
+            first = await create_texts(client, dataset, {"a note": "first"})
+            if version == "1.4.3":
+                await create_texts(client, dataset, {"other": "second"})
+                rows = [row async for row in client.documents.iter(dataset) if row.name == "other"]
+                renamed = await client.documents.rename(
+                    dataset, rows[0].id, "a note", process_rule=RULE
+                )
+                await client.documents.wait(dataset, [renamed])
+            else:
+                await client.documents.disable(dataset, [*first.values()])
+                await create_texts(client, dataset, {"a note": "second"})
+
+            report = await client.copy(dataset, client, name="Copy")
+
+            assert report.imported
+            assert report.imported.failures == {}
+            assert (await client.compare(dataset, report.imported.dataset_id or "")).counts == {}
 
 
 @pytest.mark.parametrize(
