@@ -130,7 +130,7 @@ def measure_start_up(bench: Workbench) -> Iterator[ComparisonTable]:
     )
     yield ComparisonTable(
         name="start-up",
-        title="import time, interpreter start included",
+        title="import, CPU time, interpreter start included",
         unit="ms",
         floors=(import_time.FLOOR,),
         figures=[

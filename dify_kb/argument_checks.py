@@ -21,7 +21,7 @@ from .errors import ConfigError
 C = TypeVar("C")
 F = TypeVar("F", bound=Callable[..., Any])
 
-_IMPORTED_MODULES = ("collections.abc", "pathlib", "dify_kb", "dify_kb.models")
+_IMPORTED_MODULES = ("collections.abc", "pathlib", "dify_kb", "dify_kb.models", "dify_kb.transport")
 """The modules of the names in annotations that some modules import only for type checkers."""
 
 

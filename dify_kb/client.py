@@ -26,14 +26,6 @@ from .config import (
 from .errors import ConfigError
 from .event_loops import EventLoopName, check_loop_name
 from .profiles import require_profile
-from .transport import (
-    Connection,
-    OnAttempt,
-    RequestLimiter,
-    Sender,
-    choose_proxy,
-    open_session,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +33,7 @@ if TYPE_CHECKING:
 
     from .arguments import Duration
     from .emulator import Emulator
+    from .transport import OnAttempt
 
 EMULATOR_PREFIX = "emulator:"
 
@@ -98,6 +91,8 @@ class AsyncClient(ClientMethods, ClientSyncMethods, ClientArchiveMethods):
         policy: Policy | None = None,
         loop: EventLoopName | None = None,
     ) -> None:
+        from .transport import Connection, RequestLimiter, Sender, choose_proxy, open_session
+
         address = base_url or os.environ.get("DIFY_BASE_URL", "")
         self._emulator: Emulator | None = None
         if address.startswith(EMULATOR_PREFIX):

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from .argument_checks import check_methods
 from .errors import ConfigError
-from .models import Condition, Dataset, MetadataFilter, ModelRef
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         VerifyReport,
     )
     from .emulator import Emulator
+    from .models import Condition, Dataset, MetadataFilter, ModelRef
     from .transport import Connection, Sender
 
 
@@ -84,6 +84,7 @@ class ClientArchiveMethods:
             NotFoundError: the knowledge base does not exist.
         """
         from .archive import ExportOptions, export_dataset
+        from .models import MetadataFilter
 
         if concurrency < 1:
             raise ConfigError(f"Invalid concurrency: {concurrency}.", hint="Use 1 or more.")
@@ -95,7 +96,7 @@ class ClientArchiveMethods:
             concurrency=concurrency,
             dry_run=dry_run,
         )
-        key = dataset_id.id if isinstance(dataset_id, Dataset) else dataset_id
+        key = dataset_id if isinstance(dataset_id, str) else dataset_id.id
         return await export_dataset(self._sender, key, path, options, on_event)
 
     async def import_(
@@ -311,9 +312,9 @@ class ClientArchiveMethods:
     async def _fetch_dataset(self, dataset_id: Dataset | str) -> Dataset:
         from .resources import Datasets
 
-        if isinstance(dataset_id, Dataset):
-            return dataset_id
-        return await Datasets(self._sender).get(dataset_id)
+        if isinstance(dataset_id, str):
+            return await Datasets(self._sender).get(dataset_id)
+        return dataset_id
 
     @property
     def _identity(self) -> str | None:
@@ -328,7 +329,7 @@ def check_copy(
     Raises:
         ConfigError: it would.
     """
-    target = target_id.id if isinstance(target_id, Dataset) else target_id
+    target = target_id if isinstance(target_id, str | None) else target_id.id
     is_same = target == source.id if target is not None else name in {None, source.name}
     if is_same_client and is_same:
         raise ConfigError(
@@ -339,14 +340,14 @@ def check_copy(
 
 def is_dataset(operand: Dataset | str | os.PathLike[str]) -> TypeGuard[Dataset | str]:
     """Return whether an operand of a comparison is a knowledge base, not a path."""
-    if isinstance(operand, Dataset):
-        return True
+    if not isinstance(operand, str):
+        return not isinstance(operand, os.PathLike)
     try:
-        return isinstance(operand, str) and str(UUID(operand)) == operand.lower()
+        return str(UUID(operand)) == operand.lower()
     except ValueError:
         return False
 
 
 def describe_operand(operand: Dataset | str | os.PathLike[str]) -> str:
     """Return the name of an operand of a comparison."""
-    return operand.name if isinstance(operand, Dataset) else os.fspath(operand)
+    return os.fspath(operand) if isinstance(operand, str | os.PathLike) else operand.name

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .argument_checks import check_methods
+from .config import MAX_FILE_SIZE
 from .errors import ApiError, NotFoundError
-from .models import MAX_FILE_SIZE, Dataset, DocForm, DocFormName, ProcessRule, ServerInfo
-from .resources import (
-    ChildChunks,
-    Datasets,
-    Documents,
-    Metadata,
-    Pipeline,
-    Segments,
-    Tags,
-    Workspace,
-)
-from .wire import catalog
 
+# Resources, models and endpoints are imported by the first call: `import dify_kb` is for all
+# programs, also for those that only print their help.
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
 
     from .arguments import Duration
     from .emulator import Emulator
@@ -39,6 +30,17 @@ if TYPE_CHECKING:
         Source,
         Wait,
     )
+    from .models import Dataset, DocForm, DocFormName, ProcessRule, ServerInfo
+    from .resources import (
+        ChildChunks,
+        Datasets,
+        Documents,
+        Metadata,
+        Pipeline,
+        Segments,
+        Tags,
+        Workspace,
+    )
     from .transport import Connection, Sender
 
 
@@ -53,41 +55,57 @@ class ClientMethods:
     @property
     def datasets(self) -> Datasets:
         """The knowledge bases."""
+        from .resources import Datasets
+
         return Datasets(self._sender)
 
     @property
     def documents(self) -> Documents:
         """The documents of a knowledge base."""
+        from .resources import Documents
+
         return Documents(self._sender, self._sender.policy.polling)
 
     @property
     def segments(self) -> Segments:
         """The chunks of a document."""
+        from .resources import Segments
+
         return Segments(self._sender)
 
     @property
     def child_chunks(self) -> ChildChunks:
         """The child chunks of a segment."""
+        from .resources import ChildChunks
+
         return ChildChunks(self._sender)
 
     @property
     def metadata(self) -> Metadata:
         """The metadata fields, and their values on documents."""
+        from .resources import Metadata
+
         return Metadata(self._sender)
 
     @property
     def tags(self) -> Tags:
         """The tags of knowledge bases."""
+        from .resources import Tags
+
         return Tags(self._sender)
 
     @property
     def pipeline(self) -> Pipeline:
         """The knowledge pipelines."""
+        from .resources import Pipeline
+
         return Pipeline(self._sender)
 
     @property
     def workspace(self) -> Workspace:
         """The workspace that the API key belongs to."""
+        from .resources import Workspace
+
         return Workspace(self._sender)
 
     async def ping(self) -> ServerInfo:
@@ -100,6 +118,9 @@ class ClientMethods:
             ProtocolError: the server is not a Dify server.
             NotFoundError: there is no Dify API at this address.
         """
+        from .models import ServerInfo
+        from .wire import catalog
+
         try:
             return await self._sender(catalog.GET_SERVER_INFO.call())
         except NotFoundError as error:
@@ -294,6 +315,6 @@ class ClientMethods:
         from .ingest import load, load_spread
 
         identity = self._emulator.identity if self._emulator else self._connection.config.base_url
-        if isinstance(dataset_id, Dataset | str):
-            return await load(self._sender, identity, dataset_id, source, options)
-        return await load_spread(self._sender, identity, dataset_id, source, options)
+        if isinstance(dataset_id, Sequence) and not isinstance(dataset_id, str):
+            return await load_spread(self._sender, identity, dataset_id, source, options)
+        return await load(self._sender, identity, dataset_id, source, options)

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from .argument_checks import check_methods
-from .models import MAX_FILE_SIZE, Dataset, DocForm, DocFormName, ProcessRule
+from .config import MAX_FILE_SIZE
 
 if TYPE_CHECKING:
     import os
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .arguments import Duration
     from .emulator import Emulator
     from .ingest import ItemResult, LoadMetadata, OnError, OnLoadEvent, Results, Source
+    from .models import Dataset, DocForm, DocFormName, ProcessRule
     from .sync import DeleteMode, MayDelete, SyncOptions, SyncReport, SyncState
     from .transport import Connection, Sender
 
@@ -68,7 +69,7 @@ class ClientSyncMethods:
         progress: bool = False,
         on_event: OnLoadEvent | None = None,
     ) -> SyncReport:
-        """Make the documents of a knowledge base those of a source: add, update, rename, delete.
+        """Sync a knowledge base with a source: add, update, rename and delete documents.
 
         As `load`, and in addition documents whose file is gone are deleted, and renamed files get
         a new document with the metadata and state of the old one, without a gap in retrieval.

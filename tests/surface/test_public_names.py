@@ -249,3 +249,20 @@ def test_an_import_loads_neither_command_line_nor_emulator() -> None:
     ).stdout
 
     assert printed.decode().strip() == "[]"
+
+
+def test_an_import_of_the_client_leaves_the_rest_to_the_first_client() -> None:
+    """Models and resources cost as much processor time as aiohttp."""
+    code = (
+        "import sys; from dify_kb import AsyncClient;"
+        "parts = {f'dify_kb.{part}' for part in ('models', 'resources', 'transport', 'wire')};"
+        "print(sorted(sys.modules.keys() & parts));"
+        "AsyncClient('http://127.0.0.1/v1', 'dataset-x').datasets;"
+        "print(len(sys.modules.keys() & parts))"
+    )
+
+    printed = subprocess.run(  # noqa: S603 -- our own interpreter and code
+        [sys.executable, "-c", code], capture_output=True, check=True
+    ).stdout
+
+    assert printed.decode().splitlines() == ["[]", "4"]
