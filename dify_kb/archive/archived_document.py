@@ -123,7 +123,8 @@ def _check_types(part: attrs.AttrsInstance) -> None:
         ArchiveError: a value has another type.
     """
     for attribute in attrs.fields(type(part)):
-        value, kind = getattr(part, attribute.name), str(attribute.type)
+        value: Any = getattr(part, attribute.name)
+        kind = str(attribute.type)
         is_valid = (
             ("None" in kind and value is None)
             or (kind.startswith("str") and isinstance(value, str))
@@ -134,7 +135,8 @@ def _check_types(part: attrs.AttrsInstance) -> None:
             or kind.startswith(("Archived", "Sequence[Archived"))
         )
         if kind in {"Mapping[str, MetadataScalar]", "Mapping[str, str]"}:
-            is_valid = is_valid and _is_list_of([*value.values()], str | int | float)
+            values = [*value.values()] if isinstance(value, Mapping) else [value]
+            is_valid = is_valid and _is_list_of(values, str | int | float)
         if not is_valid:
             raise ArchiveError(f"Not a document of an archive: invalid {attribute.name}.")
 
