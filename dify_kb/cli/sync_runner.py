@@ -27,8 +27,9 @@ from dify_kb import (
 from dify_kb.errors import ConfigError, KnowledgeError, ServerError, TransportError
 from dify_kb.ingest import LoadEvent, ScanRules, Source, open_file_sources
 from dify_kb.ingest.sources.scan import Scanner
-from dify_kb.sync.sync import find_missing_path, missing_source_report
-from dify_kb.sync.sync_plan import KEPT_BY_CALLER
+from dify_kb.sync.decide_changes import KEPT_BY_CALLER
+from dify_kb.sync.guards import find_missing_path
+from dify_kb.sync.make_report import missing_source_report
 from dify_kb.sync.watch import SourceWatcher, SyncSchedule, repeat_sync, watch_source
 
 from . import completion, dry_run, exit_codes, load_summary, output, sync_summary

@@ -107,6 +107,10 @@ class Ownership:
         fields = SyncFields.from_values(document.metadata_values)
         return fields is None or fields.sync_id != self.sync_id
 
+    def find_foreign(self, documents: DatasetDocuments, name: str) -> list[Document]:
+        """Return the documents with this name that do not belong to this sync, newest first."""
+        return [one for one in documents.find_by_name(name) if self.is_foreign(one)]
+
 
 def get_kept_metadata(document: Document) -> Mapping[str, AssignableValue]:
     """Return the values that a new version of a document keeps."""

@@ -10,7 +10,7 @@ from dify_kb.ingest.planning.file_plan import PlannedAction, PlannedFile
 from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.resources import Segments
 
-from .sync_plan import EDITED_BY_HAND
+from .decide_changes import EDITED_BY_HAND
 from .sync_report import SyncAction
 
 if TYPE_CHECKING:

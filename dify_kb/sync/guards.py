@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
 from dify_kb.ingest.report import ItemResult, Outcome, StopReason
+from dify_kb.ingest.sources.file_source import parse_scheme
 from dify_kb.ingest.sources.found_file import FoundFile
 
 from .sync_report import SyncAction
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from dify_kb.ingest.sources.items import Source
 
     from .sync_options import SyncOptions
     from .sync_plan import SyncPlan
@@ -71,3 +74,14 @@ def hold_deletes(plan: SyncPlan, reason: str) -> None:
         else change
         for change in plan.changes
     ]
+
+
+def find_missing_path(source: Source) -> str | None:
+    """Return the first path of a source that does not exist. Blocking."""
+    elements = source if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+    for element in elements:
+        if not isinstance(element, str | os.PathLike) or parse_scheme(element):
+            continue
+        if os.fspath(element) and not os.path.lexists(element):
+            return os.fspath(element)
+    return None

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
-import attrs
 from attrs import define, evolve, field
 
 from dify_kb.errors import ConfigError, JournalError
 from dify_kb.ingest.engine.run import LoadRun
-from dify_kb.ingest.journal import Journal, JournalRow, JournalState
+from dify_kb.ingest.journal import Journal, JournalState
 from dify_kb.ingest.load import (
     LoadSetup,
     create_admission,
@@ -29,31 +24,26 @@ from dify_kb.ingest.load import (
     show_progress,
 )
 from dify_kb.ingest.metadata.sync_fields import check_sync_id
-from dify_kb.ingest.planning.document_lookup import MAX_NAME_QUERIES, DocumentLookup
-from dify_kb.ingest.planning.planner import Planner
-from dify_kb.ingest.remote_document import AddedDocuments
-from dify_kb.ingest.report import ItemResult, LoadReport, Outcome, StopReason
-from dify_kb.ingest.sources.file_source import parse_scheme
+from dify_kb.ingest.report import ItemResult, LoadReport, StopReason
 from dify_kb.ingest.sources.source_reader import SourceReader, create_source_reader
-from dify_kb.models import Dataset, Document, Page
+from dify_kb.models import Dataset
 from dify_kb.resources.metadata_assignment import MetadataAssignment
 
-from .dataset_documents import DatasetDocuments, Ownership, read_rows
 from .delete_documents import DocumentDeleter
-from .edited_documents import keep_edited
-from .guards import Hold, find_hold, hold_deletes
+from .guards import Hold, find_hold, find_missing_path, hold_deletes
+from .make_plan import HEAD, HEAD_SIZE, DatasetHead, PlanMaker
+from .make_report import make_report, missing_source_report, predict_report
 from .sync_options import SyncOptions
-from .sync_plan import SyncDecider, SyncPlan
-from .sync_report import SyncAction, SyncReport
+from .sync_plan import SyncPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dify_kb.ingest.sources.found_file import FoundFile
     from dify_kb.ingest.sources.items import Source
     from dify_kb.transport import Sender
 
-
-HEAD_SIZE = 100
-"""Documents of the first page: up to this number, it shows all of them."""
+    from .sync_report import SyncReport
 
 
 async def sync(
@@ -147,8 +137,8 @@ class SyncRun:
     _started: float = field(factory=time.monotonic)
     _plan: SyncPlan = field(factory=SyncPlan)
     _load: LoadReport | None = None
-    _head: tuple[int, str] = (0, "")
-    """The number of documents and the id of the newest one, before the run."""
+    _head: DatasetHead = field(factory=DatasetHead)
+    """The head of the dataset before the run."""
 
     _deleter: DocumentDeleter | None = None
     _hold: Hold | None = None
@@ -166,7 +156,16 @@ class SyncRun:
             )
             self._plan.held = self._hold.reason
             return
-        self._plan = await self._decide(items)
+        maker = PlanMaker(
+            setup=self.setup,
+            dataset_id=self.dataset_id,
+            source=self.source,
+            options=self.options,
+            journal=self.journal,
+            sync_id=self.sync_id,
+        )
+        self._plan = await maker.make(items)
+        self._head = maker.head
         self._hold = find_hold(self._plan, items, self.options)
         if self._hold is not None:
             hold_deletes(self._plan, self._hold.reason)
@@ -179,7 +178,22 @@ class SyncRun:
 
     async def finish(self) -> SyncReport:
         """Write the rest of the journal, and return the report."""
-        report = self._make_report()
+        load, deleter = self._load, self._deleter
+        dry_run = self.options.load.dry_run
+        base = predict_report(self._plan, dry_run=dry_run) if load is None else load
+        report = make_report(
+            evolve(
+                base,
+                requests=self.setup.requests.total,
+                seconds=time.monotonic() - self._started,
+                journal=str(self.journal.path) if self.journal.path else None,
+            ),
+            self._plan,
+            self._hold,
+            renamed=None if load is None else deleter.renamed if deleter else 0,
+            deleted=None if load is None else deleter.deleted if deleter else 0,
+            failures=make_failure_reader(self.journal),
+        )
         self.journal.finish_run(report.to_json())
         return report
 
@@ -198,100 +212,6 @@ class SyncRun:
                 await anyio.to_thread.run_sync(find, self.options.load.rules, list(wanted))
             )
         return min(wanted, default=None)
-
-    async def _decide(self, items: Sequence[FoundFile | ItemResult]) -> SyncPlan:
-        """Return the plan; read of the dataset what it needs."""
-        known = await anyio.to_thread.run_sync(self.journal.files.list_rows)
-        rows = {row.key: row for row in known}
-        page = await self._read(limit=HEAD_SIZE)
-        self._head = (page.total, page.data[0].id if page.data else "")
-        if page.total <= len(page.data):
-            return await self._decide_with(items, rows, DatasetDocuments.from_list(page.data))
-        remembered = await anyio.to_thread.run_sync(self.journal.get_value, HEAD)
-        unsettled = any(row.state is JournalState.SENDING for row in known)
-        if self.options.state == "base" or not rows or remembered != _encode_head(self._head):
-            return await self._decide_with(items, rows, await self._list_all(page.data))
-        trusted = DatasetDocuments.from_list((), ())
-        plan = await self._decide_with(items, rows, trusted)
-        if plan.is_idle and not unsettled:
-            plan.foreign = self._head[0] - plan.owned
-            return plan
-        names = plan.affected_names() | {
-            row.name for row in known if row.state is JournalState.SENDING
-        }
-        if len(names) > MAX_NAME_QUERIES or self.options.load.dry_run:
-            return await self._decide_with(items, rows, await self._list_all(page.data))
-        lookup = DocumentLookup(self.setup.server.documents, self.dataset_id)
-        documents = [one for name in sorted(names) for one in await lookup.find_all(name)]
-        plan = await self._decide_with(items, rows, DatasetDocuments.from_list(documents, names))
-        plan.foreign = self._head[0] - plan.owned
-        return plan
-
-    async def _read(self, *, limit: int) -> Page[Document]:
-        return await self.setup.server.documents.list(self.dataset_id, limit=limit)
-
-    async def _list_all(self, first: Sequence[Document]) -> DatasetDocuments:
-        """List all documents, after their first page."""
-        documents, total, page = list(first), self._head[0], 2
-        while len(documents) < total:
-            rows = await self.setup.server.documents.list(
-                self.dataset_id, page=page, limit=HEAD_SIZE
-            )
-            if not rows.data or rows.total != total:
-                # A document was deleted or made meanwhile, so that others have changed places.
-                return await self._list_again()
-            documents += rows.data
-            page += 1
-        return DatasetDocuments.from_list(documents)
-
-    async def _list_again(self) -> DatasetDocuments:
-        """List all documents twice, as one list may miss some while others are deleted."""
-        pages = [self.setup.server.documents.iter(self.dataset_id) for _ in range(2)]
-        return DatasetDocuments.from_list([row for rows in pages async for row in rows])
-
-    async def _decide_with(
-        self,
-        items: Sequence[FoundFile | ItemResult],
-        journal_rows: Mapping[str, JournalRow],
-        documents: DatasetDocuments,
-    ) -> SyncPlan:
-        rows, leftovers = dict(journal_rows), list[Document]()
-        if documents.is_complete and (self.options.state == "base" or not rows):
-            rows, leftovers = read_rows(documents, self.sync_id, journal_rows)
-            await anyio.to_thread.run_sync(self.journal.files.replace_rows, list(rows.values()))
-        ids = {row.document_id for row in rows.values() if row.document_id is not None}
-        ids |= {one.id for row in rows.values() for one in documents.find_versions(row)}
-        planner = self._planner()
-        decider = SyncDecider(
-            options=self.options,
-            sync_id=self.sync_id,
-            documents=documents,
-            ownership=Ownership(self.sync_id, frozenset(ids), leftovers),
-            rows=rows,
-            plan_files=planner.plan_known,
-            find_existing=lambda keys: self.source.exists(self.options.load.rules, keys),
-            now=time.time(),
-        )
-        plan = await anyio.to_thread.run_sync(decider.decide, items)
-        planner.record_changes()
-        if self.options.protect_edits and documents.is_complete:
-            await keep_edited(plan, self.setup.sender, self.dataset_id)
-        return plan
-
-    def _planner(self) -> Planner:
-        server, options = self.setup.server, self.options.load
-        return Planner(
-            journal=self.journal,
-            documents=server.documents,
-            dataset=Dataset(id=self.dataset_id, name=""),
-            source=self.source,
-            rules=options.rules,
-            options=options.plan_options,
-            metadata=self.setup.metadata,
-            checksum=options.checksum,
-            breaker=server.breaker,
-            added=AddedDocuments(),
-        )
 
     # Carrying the plan out
 
@@ -391,112 +311,17 @@ class SyncRun:
         come first. After changes, both must be those that the changes of this run lead to.
         """
         if self._deleter is None:
-            self.journal.set_value(HEAD, _encode_head(self._head))
+            self.journal.set_value(HEAD, str(self._head))
             return
         rows = await anyio.to_thread.run_sync(self.journal.files.list_rows)
-        page = await self._read(limit=1)
+        page = await self.setup.server.documents.list(self.dataset_id, limit=1)
         newest = page.data[0].id if page.data else ""
         ids = {row.document_id for row in rows}
         expected = len(ids - {None}) + self._plan.foreign
-        known = newest in ids or newest == self._head[1]
-        head = _encode_head((page.total, newest)) if known and page.total == expected else ""
+        known = newest in ids or newest == self._head.newest
+        head = str(DatasetHead(page.total, newest)) if known and page.total == expected else ""
         self.journal.set_value(HEAD, head)
-
-    # The report
-
-    def _make_report(self) -> SyncReport:
-        plan, load, deleter = self._plan, self._load, self._deleter
-        counts = Counter(one.action for one in plan.changes)
-        kept = Counter(one.reason or "" for one in plan.changes if one.action is SyncAction.KEEP)
-        renamed, deleted = counts[SyncAction.RENAME], counts[SyncAction.DELETE]
-        if load is not None:
-            renamed, deleted = (deleter.renamed, deleter.deleted) if deleter else (0, 0)
-        base = self._predict() if load is None else load
-        fields = {
-            one.name: getattr(base, one.name)
-            for one in attrs.fields(LoadReport)
-            if one.name != "_failures"
-        }
-        requests = self.setup.requests
-        fields |= {
-            "added": base.added - renamed,
-            "requests": requests.total,
-            "retries": base.retries,
-            "seconds": time.monotonic() - self._started,
-        }
-        if base.stopped is None and self._hold is not None and self._hold.stop is not None:
-            fields |= {"stopped": self._hold.stop, "stop_message": _sentence(self._hold.reason)}
-        return SyncReport(
-            **fields,
-            renamed=renamed,
-            deleted=deleted,
-            kept_back=sum(kept.values()),
-            foreign=plan.foreign,
-            conflicts=plan.conflicts,
-            held=plan.held,
-            kept_back_reasons=dict(kept),
-            changes=tuple(plan.changes),
-            _failures=make_failure_reader(self.journal),
-        )
-
-    def _predict(self) -> LoadReport:
-        """Return the report of a run that changes nothing, with what it would do."""
-        plan, requests = self._plan, self.setup.requests
-        counts = Counter(one.action for one in plan.changes)
-        skipped = Counter(
-            one.reason or ""
-            for one in plan.files
-            if isinstance(one, ItemResult) and one.outcome is Outcome.SKIPPED
-        )
-        failed = counts[SyncAction.FAIL]
-        added = counts[SyncAction.ADD] + counts[SyncAction.RENAME]
-        found = len(plan.files)
-        return LoadReport(
-            found=found,
-            added=added,
-            updated=counts[SyncAction.UPDATE],
-            unchanged=found - added - counts[SyncAction.UPDATE] - failed - skipped.total(),
-            skipped=skipped.total(),
-            failed=failed,
-            requests=requests.total,
-            retries=requests.retries,
-            seconds=time.monotonic() - self._started,
-            skipped_reasons=dict(skipped),
-            dry_run=self.options.load.dry_run,
-            journal=str(self.journal.path) if self.journal.path else None,
-        )
-
-
-def missing_source_report(path: str) -> SyncReport:
-    """Return the report of a sync whose source does not exist."""
-    reason = f"the source {path} does not exist"
-    return SyncReport(
-        stopped=StopReason.SOURCE_MISSING, stop_message=_sentence(reason), held=reason
-    )
-
-
-HEAD = "sync_head"
-"""The name of the value in the journal that identifies the state of the dataset."""
-
-
-def _encode_head(head: tuple[int, str]) -> str:
-    return json.dumps(head)
 
 
 def _count_failed(report: LoadReport) -> int:
     return report.failed + report.stalled + report.unknown + report.pending
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def find_missing_path(source: Source) -> str | None:
-    """Return the first path of a source that does not exist. Blocking."""
-    elements = source if isinstance(source, Sequence) and not isinstance(source, str) else [source]
-    for element in elements:
-        if not isinstance(element, str | os.PathLike) or parse_scheme(element):
-            continue
-        if os.fspath(element) and not os.path.lexists(element):
-            return os.fspath(element)
-    return None
