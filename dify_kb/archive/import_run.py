@@ -324,6 +324,7 @@ class ImportRun:
             if len(pending) == BATCH_SIZE:
                 await self._set_metadata(attributes, pending)
                 pending = []
+                self.session.show("metadata", len(digests), None)
         await self._set_metadata(attributes, pending)
         sources = {id_: source for source, id_ in await self.state.call(self.state.list_ids)}
         done = 0

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from . import name_lookup
+from . import completion, name_lookup
 from .export import FilesOption, FullOption
 from .import_archive import ModelOption, OnExistingOption, RecutOption
 from .operands import parse_operand
@@ -15,13 +15,19 @@ from .run_command import CommandContext
 def copy_dataset(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Name or id of a dataset, or PROFILE:NAME.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Name or id of a dataset, or PROFILE:NAME.",
+            autocompletion=completion.complete_dataset,
+        ),
     ],
     target: Annotated[
         str,
         typer.Argument(
             metavar="TARGET",
             help="Name or id of the copy, or PROFILE:NAME; created if it does not exist.",
+            autocompletion=completion.complete_dataset,
         ),
     ],
     on_existing: OnExistingOption = "fail",

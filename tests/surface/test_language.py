@@ -19,7 +19,7 @@ PACKAGE = Path(dify_kb.__file__).parent
 TWINS = "blocking/_resources.py"
 """Written from the resources, with a class of the same name for each."""
 
-MAX_LINES, MIN_LINES, MAX_MODULES = 400, 25, 270
+MAX_LINES, MIN_LINES, MAX_MODULES = 400, 25, 340
 SHORT_MODULES = {
     "__main__.py": "the entry point of `python -m dify_kb`",
     "transport/clock.py": "a faster clock, used by all packages above",
