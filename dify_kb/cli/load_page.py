@@ -16,6 +16,8 @@ from dify_kb.bench.svg_charts import Chart, ChartSeries, format_number
 from dify_kb.ingest.load_history import UPLOADING, LoadHistory, LoadSample
 from dify_kb.ingest.progress import format_counts
 
+from .bulk import format_count
+
 if TYPE_CHECKING:
     from dify_kb.sync.sync_report import SyncReport
 
@@ -24,6 +26,9 @@ MAX_LISTED = 500
 
 RATE_POINTS = 40
 """Points of the chart of rates: fewer than samples, so that single ones do not dominate."""
+
+MIN_WAIT_SHARE = 0.2
+"""The part of the time from which a wait is mentioned in the verdict."""
 
 MAX_AXIS = 300
 """The time axis has a larger unit beyond so many of the smaller one."""
@@ -98,19 +103,17 @@ def load_verdict(report: LoadReport, page: LoadPage) -> str:
     where = " and ".join(page.datasets) if len(page.datasets) < 3 else "the datasets"  # noqa: PLR2004
     counts = _outcome_counts(report)
     loaded = sum(counts[outcome] for outcome in _LOADED) + _sync_counts(report).get("renamed", 0)
+    files = format_count(report.found, "file")
     if report.dry_run:
-        return f"Dry run: {report.pending:,} of {report.found:,} files would be sent to {where}."
-    if report:
-        subject = (
-            f"All {report.found:,}" if loaded == report.found else f"{loaded:,} of {report.found:,}"
-        )
-        parts = [f"{subject} files are in {where}: {format_counts(counts)}."]
+        return f"Dry run: {report.pending:,} of {files} would be sent to {where}."
+    if report and loaded == report.found:
+        subject = f"All {files} are" if loaded > 1 else f"{files} is"
+        parts = [f"{subject} in {where}: {format_counts(counts)}." if loaded else "No files found."]
     else:
         not_loaded = {outcome: counts[outcome] for outcome in counts if outcome not in _LOADED}
-        not_loaded[Outcome.SKIPPED] = 0
         missing = format_counts(not_loaded)
         missing = f"; {missing}" if missing else ""
-        parts = [f"{loaded:,} of {report.found:,} files are in {where}{missing}."]
+        parts = [f"{loaded:,} of {files} are in {where}{missing}."]
         if page.interrupted:
             parts.append("The run was interrupted; the same command resumes it.")
         if report.stopped is not None:
@@ -125,12 +128,13 @@ def load_verdict(report: LoadReport, page: LoadPage) -> str:
 
 
 def _main_wait(history: LoadHistory) -> str:
-    """Return what most of the time was spent on, if that was not uploading."""
+    """Return what most of the time was spent on besides uploads, if that was a large part."""
     total = sum(history.spent.values())
-    activity, seconds = next(iter(history.spent.items()), ("", 0.0))
-    if not total or activity == UPLOADING or seconds < total / 2:
+    waits = ((name, spent) for name, spent in history.spent.items() if name != UPLOADING)
+    activity, seconds = next(waits, ("", 0.0))
+    if not total or seconds < MIN_WAIT_SHARE * total:
         return ""
-    return f"; {100 * seconds / total:.0f} % of the time: {activity}"
+    return f"; {100 * seconds / total:.0f} % of the time: {activity.removeprefix('waiting: ')}"
 
 
 def _outcome_counts(report: LoadReport) -> dict[Outcome, int]:

@@ -3,13 +3,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from cli_load_files import count_creates, write_files
 from cli_runner import Cli, parse_error
 
 from dify_kb import ItemResult, LoadReport, Outcome, StopReason
 from dify_kb.cli.load_page import LoadPage, load_verdict, render_load_page
 from dify_kb.emulator import Emulator
-from dify_kb.ingest.load_history import LoadHistory
+from dify_kb.ingest.load_history import INDEXING, UPLOADING, LoadHistory
 from dify_kb.sync.sync_report import SyncAction, SyncChange, SyncReport
 
 
@@ -54,7 +55,7 @@ def test_page_lists_failed_files_with_their_reasons(
 
     page = html.read_text()
     assert code == 3
-    assert read_verdict(page).startswith("1 of 3 files are in d; 1 failed.")
+    assert read_verdict(page).startswith("1 of 3 files are in d; 1 skipped, 1 failed.")
     assert re.search(r"<td[^>]*>b&amp;&lt;i&gt;.md</td><td>failed</td>", page)
     assert page.count("no such model") >= 2
     assert "<h2>Skipped files</h2>" in page
@@ -67,7 +68,7 @@ def test_page_of_a_dry_run(cli: Cli, tmp_path: Path, emulator: Emulator) -> None
 
     assert cli(*words, "--html", str(html))[0] == 0
 
-    assert read_verdict(html.read_text()) == "Dry run: 1 of 1 files would be sent to d."
+    assert read_verdict(html.read_text()) == "Dry run: 1 of 1 file would be sent to d."
     assert count_creates(emulator) == 0
 
 
@@ -98,6 +99,18 @@ def test_verdict_of_an_interrupted_and_of_a_stopped_load() -> None:
     assert load_verdict(stopped, page_of()) == (
         "0 of 10 files are in Handbook; 10 failed. The run stopped: The server is down."
     )
+
+
+def test_verdict_names_what_held_a_load_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = LoadReport(found=12, added=10, skipped=2, seconds=100.0)
+    spent = {UPLOADING: 60.0, "waiting: the server is overloaded (503)": 30.0, INDEXING: 10.0}
+    monkeypatch.setattr(LoadHistory, "spent", spent)
+
+    assert load_verdict(report, page_of()) == (
+        "10 of 12 files are in Handbook; 2 skipped. It took 1.7 minutes; 30 % of the time: the"
+        " server is overloaded (503)."
+    )
+    assert load_verdict(LoadReport(), page_of()) == "No files found."
 
 
 def test_page_of_a_sync_has_its_counts_and_changes() -> None:
@@ -137,3 +150,19 @@ def test_long_lists_are_bounded() -> None:
 
     assert "The first 3 of 2,000." in page
     assert "failed: too large" in page
+
+
+def test_sync_writes_a_page(cli: Cli, tmp_path: Path) -> None:
+    folder, html = tmp_path / "docs", tmp_path / "sync.html"
+    write_files(folder, "a.md", "b.md")
+    words = ("sync", str(folder), "--dataset", "d", "--html", str(html))
+    assert cli(*words, "--create")[0] == 0
+    (folder / "b.md").unlink()
+
+    assert cli(*words)[0] == 0
+
+    page = html.read_text()
+    assert "<title>Dify sync</title>" in page
+    assert read_verdict(page).startswith("1 file is in d: 1 unchanged.")
+    assert re.search(r"<td>deleted</td><td[^>]*>1</td>", page)
+    assert "<td>b.md</td>" in page
