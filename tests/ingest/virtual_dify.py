@@ -33,6 +33,7 @@ from dify_kb.ingest.journal.group_commit import CommitBatch
 from dify_kb.ingest.load_options import ServerAccess
 from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
+from dify_kb.ingest.planning import planner
 from dify_kb.ingest.sources import source_reader
 from dify_kb.ingest.sources.source_reader import create_source_reader
 from dify_kb.models import Dataset
@@ -305,6 +306,7 @@ def without_threads() -> Iterator[None]:
     with ExitStack() as stack:
         for module, name in (
             (anyio.to_thread, "run_sync"),
+            (planner, "run_in_thread"),
             (source_reader, "run_in_thread"),
             (upload_workers, "run_in_batch"),
             (upload_workers, "run_in_thread"),
