@@ -231,8 +231,8 @@ class ExportRun:
 
     async def _list(self) -> None:
         """Read the list of documents; again while deletes during it may have hidden some."""
+        await self.state.call(self.state.start_list)
         for _ in range(MAX_LISTS):
-            await self.state.call(self.state.start_list)
             totals, listed = set[int](), set[str]()
             async for rows, total in self._reader.iter_row_pages():
                 totals.add(total)

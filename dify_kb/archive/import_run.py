@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
@@ -19,7 +19,7 @@ from .archive_session import ArchiveSession, run_workers
 from .archived_document import compute_digest
 from .import_report import MAX_FAILURES, ImportOptions, ImportReport
 from .import_state import ImportState
-from .read_archive import ArchiveReader
+from .read_archive import ArchiveReader, stream_documents
 from .read_dataset import DatasetReader
 from .restore_chunks import RestoreError
 from .restore_document import TEMPORARY_NAME, DocumentRestorer, delete_document
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from dify_kb.models import MetadataField, ProcessRule
 
     from .archived_document import ArchivedDocument
-
-T = TypeVar("T")
 
 WORKERS: Final = 8
 """Documents that are created at a time; how many creates are in flight is tuned like a load."""
@@ -112,7 +110,7 @@ class ImportRun:
 
     async def _import(self) -> None:
         names = Counter[str]()
-        async for document in self._iter_documents():
+        async for document in stream_documents(self.archive):
             names[document.name] += 1
         await self._list_target(names)
         manifest = self.archive.manifest
@@ -137,16 +135,10 @@ class ImportRun:
         async def restore(document: ArchivedDocument) -> None:
             await self._restore(restorer, document)
 
-        await run_workers(self._iter_documents(), restore, WORKERS)
+        await run_workers(stream_documents(self.archive), restore, WORKERS)
         attributes = AttributeRestorer(session=self.session, dataset=self.dataset, fields=fields)
         await self._restore_attributes(attributes)
         await self._restore_base_rule()
-
-    async def _iter_documents(self) -> AsyncIterator[ArchivedDocument]:
-        documents = self.archive.iter_documents()
-        while batch := await anyio.to_thread.run_sync(_take, documents, 20):
-            for document in batch:
-                yield document
 
     def _keeps_keywords(self) -> bool:
         """Return whether keywords are restored.
@@ -183,11 +175,12 @@ class ImportRun:
         is_first = await self.state.call(self.state.get_meta, "dataset") is None
         if is_first:
             await self._claim(names)
-            if newest is not None and not self.options.dry_run:
+            rule = self.archive.manifest.dataset.rule
+            if newest is not None:
                 await reader.fetch_detail(newest)
-                if reader.rule is not None:
-                    rule = json.dumps(reader.rule)
-                    await self.state.call(self.state.set_meta, "rule", rule)
+                rule = reader.rule
+            if rule is not None and not self.options.dry_run:
+                await self.state.call(self.state.set_meta, "rule", json.dumps(rule))
         existing = await self.state.call(self.state.list_existing)
         known = await self.state.call(self.state.list_documents)
         finished = {row.target_id for row in known.values() if row.target_id}
@@ -311,7 +304,7 @@ class ImportRun:
             "enable": [], "unarchive": [], "disable": [], "archive": [],
         }  # fmt: skip
         digests: dict[str, str] = {}
-        async for document in self._iter_documents():
+        async for document in stream_documents(self.archive):
             known = await self.state.call(self.state.find, document.id)
             if known is None or known.target_id is None or known.content is None:
                 continue
@@ -389,12 +382,3 @@ def _add_states(
         states["enable" if document.enabled else "disable"].append(target_id)
     if document.archived != archived:
         states["archive" if document.archived else "unarchive"].append(target_id)
-
-
-def _take(items: Iterable[T], count: int) -> list[T]:
-    taken: list[T] = []
-    for item in items:
-        taken.append(item)
-        if len(taken) == count:
-            break
-    return taken

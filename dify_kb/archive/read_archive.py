@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import zipfile
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Self, cast
 
+import anyio.to_thread
 from attrs import field, frozen
 
 from dify_kb.errors import ArchiveError
@@ -19,7 +21,7 @@ from .archive_format import MANIFEST, Manifest, file_name, hash_stream
 from .archived_document import ArchivedDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 MAX_LINE: Final = 512 * 1024 * 1024
 """Bytes of a document; a longer line is refused before it fills the memory."""
@@ -27,6 +29,9 @@ MAX_LINE: Final = 512 * 1024 * 1024
 MAX_MANIFEST: Final = 256 * 1024 * 1024
 DIGEST_LENGTH: Final = 64
 """A zip ends with the SHA-256 of the bytes before, as its comment."""
+
+_READ_AHEAD: Final = 20
+"""Documents read at a time."""
 
 _READ_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError)
 
@@ -140,6 +145,22 @@ class ArchiveReader:
             size = os.fstat(stream.fileno()).st_size - DIGEST_LENGTH
             digest = _hash_head(stream, size)
             return None if stream.read() == digest.encode() else "The checksum of the zip differs."
+
+
+async def stream_documents(archive: ArchiveReader) -> AsyncIterator[ArchivedDocument]:
+    """Yield all documents of an archive, oldest first, read in a thread.
+
+    Raises:
+        ArchiveError: the archive is damaged.
+    """
+    documents = archive.iter_documents()
+    while batch := await anyio.to_thread.run_sync(_take, documents):
+        for document in batch:
+            yield document
+
+
+def _take(documents: Iterator[ArchivedDocument]) -> list[ArchivedDocument]:
+    return list(itertools.islice(documents, _READ_AHEAD))
 
 
 def _hash_head(stream: BinaryIO, size: int) -> str:

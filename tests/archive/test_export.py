@@ -14,6 +14,7 @@ from dify_kb import (
     ArchiveError,
     ArchiveProgress,
     AsyncClient,
+    Client,
     ConfigError,
     Dataset,
     Field,
@@ -105,6 +106,26 @@ async def test_changes_are_read_and_deleted_documents_removed(
     assert (report.exported, report.removed, report.documents) == (2, 1, 3)
     assert list_names(tmp_path / "a") == ["b", "c", "d"]
     assert verify_archive(tmp_path / "a")
+
+
+async def test_documents_deleted_while_the_list_is_read_hide_no_others(
+    client: AsyncClient, emulator: Emulator, tmp_path: Path
+) -> None:
+    """Each delete moves a row of the next page to one that was read already."""
+    dataset = await client.datasets.create("a", indexing_technique="economy")
+    names = [f"{number:03}" for number in range(130)]
+    ids = await create_texts(client, dataset, dict.fromkeys(names, "text"))
+    deleted = [ids[name] for name in names[-20:]]
+
+    def delete(event: ArchiveProgress) -> None:
+        with Client(emulator.url, emulator.api_key) as other:
+            while event.stage == "list" and deleted:
+                other.documents.delete(dataset, deleted.pop())
+
+    report = await client.export(dataset, tmp_path / "a", files=False, on_event=delete)
+
+    assert report.documents == 110
+    assert list_names(tmp_path / "a") == names[:110]
 
 
 async def test_an_edit_of_the_same_length_needs_a_full_export(

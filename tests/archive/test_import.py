@@ -212,6 +212,30 @@ async def test_equal_names_stay_two_documents(client: AsyncClient) -> None:
     assert sorted(contents) == ["first", "second"]
 
 
+async def test_an_existing_dataset_keeps_its_rule(client: AsyncClient, archive: Path) -> None:
+    """Later uploads would inherit that of the last document of the archive."""
+    target = await client.datasets.create("Target", indexing_technique="economy")
+    rule = ProcessRule.custom(max_tokens=444, chunk_overlap=4)
+    ids = await create_texts(client, target, {"mine": "text"}, rule)
+
+    assert await client.import_(archive, dataset_id=target)
+
+    detail = await client.documents.get(target, ids["mine"])
+    assert detail.dataset_process_rule
+    assert ProcessRule.from_response(detail.dataset_process_rule) == rule
+
+
+async def test_an_empty_dataset_gets_the_rule_of_the_archive(
+    client: AsyncClient, archive: Path
+) -> None:
+    target = await client.datasets.create("Target", indexing_technique="economy")
+
+    report = await client.import_(archive, dataset_id=target)
+
+    assert report.warnings == []
+    assert (await client.compare(archive, target)).counts == {}
+
+
 @pytest.mark.parametrize("version", ["1.4.3", "1.8.1", "1.16"])
 async def test_equal_names_of_texts_stay_two_documents(version: str) -> None:
     """A create with the name of a disabled document makes a second one; 1.4.3 has no states."""
