@@ -73,12 +73,15 @@ _OPEN_TARGET: Final = """
 """
 
 
+_WRAPPERS = ("make_blocking", "make_blocking_iterator", "make_blocking_results")
+
+
 def render() -> str:
     """Return the text of `_resources.py` for the current async classes."""
     kinds = [getattr(resources, name) for name in sorted(resources.__all__)]
     body = "".join(_render_resource(kind) for kind in kinds if _is_resource(kind))
     body += _render_client()
-    wrappers = [name for name in ("make_blocking", "make_blocking_iterator") if f" {name}(" in body]
+    wrappers = [name for name in _WRAPPERS if f" {name}(" in body]
     return _HEAD_TEMPLATE.format(wrappers=", ".join(wrappers)) + body
 
 
@@ -126,6 +129,8 @@ def _render_client() -> str:
 def _render_method(owner: str, name: str, method: Callable[..., object]) -> str:
     if inspect.iscoroutinefunction(method):
         return f"    {name} = make_blocking({owner}.{name})\n"
+    if _return_type_name(method) == "Results":
+        return f"    {name} = make_blocking_results({owner}.{name})\n"
     if _has_pages(method):
         return f"    {name} = make_blocking_iterator({owner}.{name})\n"
     raise TypeError(

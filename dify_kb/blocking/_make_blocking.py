@@ -32,6 +32,8 @@ from dify_kb.errors import KnowledgeError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
+    from dify_kb.ingest import LoadReport
+
     from ._loop_thread import LoopThread
 
 P = ParamSpec("P")
@@ -49,6 +51,13 @@ class SupportsPages(Protocol[R_co]):
     def pages(self) -> AsyncIterator[Sequence[R_co]]:
         """Yield each page as a sequence of rows."""
         ...
+
+
+class SupportsReport(SupportsPages[R_co], Protocol[R_co]):
+    """The results of a load, page by page, with a report at the end."""
+
+    @property
+    def report(self) -> LoadReport | None: ...
 
 
 class BlockingObject(Protocol):
@@ -84,10 +93,29 @@ def make_blocking_iterator(
             _iter_rows(self._loop, unchecked(self._target, *args, **kwargs).pages())
         )
 
+    return _copy_signature(method, blocking_method, _replace_return_type(method, "Iterator"))
+
+
+def make_blocking_results(
+    method: Callable[Concatenate[S, P], SupportsReport[R]],
+) -> Callable[Concatenate[BlockingObject, P], BlockingResults[R]]:
+    """Return a method that iterates over the results of a load or sync, and has its report."""
+
+    def blocking_method(
+        self: BlockingObject, /, *args: P.args, **kwargs: P.kwargs
+    ) -> BlockingResults[R]:
+        unchecked = check_call(method, self, args, kwargs)
+        results = unchecked(self._target, *args, **kwargs)
+        return BlockingResults(results, BlockingIterator(_iter_rows(self._loop, results.pages())))
+
+    return _copy_signature(method, blocking_method, _replace_return_type(method, "BlockingResults"))
+
+
+def _replace_return_type(method: Callable[..., object], name: str) -> inspect.Signature:
+    """Return the signature of a method that returns another type of the same rows."""
     signature = inspect.signature(method)
     _, bracket, rest = str(signature.return_annotation).partition("[")
-    annotation = f"Iterator{bracket}{rest}"
-    return _copy_signature(method, blocking_method, signature.replace(return_annotation=annotation))
+    return signature.replace(return_annotation=f"{name}{bracket}{rest}")
 
 
 @frozen
@@ -110,6 +138,34 @@ class BlockingIterator(Generic[R]):
 
         def __aiter__(self) -> NoReturn:
             raise TypeError("Iterate with 'for', or use AsyncClient instead of Client.")
+
+
+@frozen
+class BlockingResults(Generic[R]):
+    """The results of a load or sync, one per file; leaving the iteration early cancels it."""
+
+    _results: SupportsReport[R]
+    _rows: BlockingIterator[R]
+
+    @property
+    def report(self) -> LoadReport | None:
+        """The report, once the iteration has ended."""
+        return self._results.report
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self._rows)
+
+    def __next__(self) -> R:
+        return next(self._rows)
+
+    def close(self) -> None:
+        """Cancel the load or sync."""
+        self._rows.close()
+
+    if not TYPE_CHECKING:  # type checkers report the missing method
+
+        def __aiter__(self) -> NoReturn:
+            self._rows.__aiter__()
 
 
 def _iter_rows(loop: LoopThread, pages: AsyncIterator[Sequence[R]]) -> Generator[R, None, None]:

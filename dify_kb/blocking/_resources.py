@@ -8,7 +8,7 @@ from dify_kb import resources
 from dify_kb.client import AsyncClient
 
 from ._loop_thread import LoopThread
-from ._make_blocking import make_blocking, make_blocking_iterator
+from ._make_blocking import make_blocking, make_blocking_iterator, make_blocking_results
 
 
 @frozen
@@ -160,10 +160,10 @@ class BlockingClientBase:
 
     ping = make_blocking(AsyncClient.ping)
     load = make_blocking(AsyncClient.load)
-    load_iter = make_blocking_iterator(AsyncClient.load_iter)
+    load_iter = make_blocking_results(AsyncClient.load_iter)
     sync = make_blocking(AsyncClient.sync)
     diff = make_blocking(AsyncClient.diff)
-    sync_iter = make_blocking_iterator(AsyncClient.sync_iter)
+    sync_iter = make_blocking_results(AsyncClient.sync_iter)
     export = make_blocking(AsyncClient.export)
     import_ = make_blocking(AsyncClient.import_)
     verify = make_blocking(AsyncClient.verify)

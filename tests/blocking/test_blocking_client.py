@@ -26,6 +26,7 @@ from dify_kb import (
     NotFoundError,
     Policy,
     RequestTimeoutError,
+    SyncReport,
     Timeout,
 )
 from dify_kb.blocking._loop_thread import LoopThread
@@ -95,6 +96,30 @@ def test_a_folder_is_loaded_in_one_call(client: Client, folder: Path) -> None:
     assert report
     assert report.added == 20
     assert threads == {"dify-kb"}
+
+
+def test_a_folder_is_synced_with_the_same_results(client: Client, folder: Path) -> None:
+    """`sync_iter` yields the results of files; `diff` and `may_delete` see the same keys."""
+    for number in range(3):
+        (folder / f"{number}.md").write_text(f"text {number}")
+    dataset = client.datasets.create("docs", indexing_technique="economy")
+    results = client.sync_iter(dataset, folder)
+    assert sorted(result.key for result in results) == ["0.md", "1.md", "2.md"]
+    (folder / "0.md").unlink()
+    (folder / "1.md").rename(folder / "new.md")
+
+    planned = client.diff(dataset, folder)
+    kept = client.sync(dataset, folder, may_delete=lambda key: key != "0.md")
+    done = client.sync(dataset, folder, may_delete=lambda key: key == "0.md")
+
+    assert isinstance(results.report, SyncReport)
+    assert results.report.added == 3
+    assert [(one.action.symbol, one.key) for one in planned.changes] == [
+        (">", "new.md"),
+        ("-", "0.md"),
+    ]
+    assert (kept.renamed, kept.deleted, kept.kept_back) == (1, 0, 1)
+    assert (done.renamed, done.deleted, done.kept_back) == (0, 1, 0)
 
 
 def test_a_client_opens_with_its_first_call(emulator: Emulator) -> None:

@@ -43,6 +43,7 @@ def calls(client: Client, dataset: Dataset, batch: str) -> None:
     assert_type(client.load(dataset, "docs", exclude=["*.tmp"]), LoadReport)
     for result in client.load_iter(dataset, "docs", overwrite_archived=True):
         assert_type(result, ItemResult)
+    assert_type(client.sync_iter(dataset, "docs").report, LoadReport | None)
     for each in client.datasets.iter():
         assert_type(each, Dataset)
     with Client("emulator:") as opened:
