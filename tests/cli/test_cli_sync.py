@@ -147,6 +147,27 @@ def test_a_machine_without_a_journal_sends_nothing_that_is_unchanged(
     assert count_creates(emulator) == 2
 
 
+def test_diff_takes_the_dataset_of_the_environment(
+    cli: Cli, synced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFY_DATASET", "base")
+
+    code, out, _ = cli("diff", str(synced))
+
+    assert code == 0
+    assert "2 unchanged" in out
+
+
+def test_a_sync_writes_a_page_and_a_log(cli: Cli, synced: Path, tmp_path: Path) -> None:
+    page, log = tmp_path / "sync.html", tmp_path / "log.jsonl"
+    (synced / "reset.md").unlink()
+
+    cli("sync", str(synced), "-d", "base", "--html", str(page), "--log-file", str(log))
+
+    assert "Dify sync" in page.read_text()
+    assert parse_json_lines(log.read_text())[-1]["deleted"] == 1
+
+
 # Guards
 
 

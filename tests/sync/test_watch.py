@@ -7,11 +7,13 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
+import watchfiles
 
 from dify_kb import AsyncClient, Dataset, SyncReport
 from dify_kb.sync.watch import SourceWatcher, SyncSchedule, repeat_sync, watch_source
@@ -262,6 +264,33 @@ async def test_changes_reach_the_dataset(client: AsyncClient, folder: Path) -> N
 
     assert sum(report.renamed for report in watch.reports) == 1
     assert watch.deleted == 1
+
+
+@pytest.mark.parametrize("is_limited", [False, True])
+async def test_polling_finds_changes(
+    client: AsyncClient, folder: Path, monkeypatch: pytest.MonkeyPatch, *, is_limited: bool
+) -> None:
+    """On request, or when the system has no more watches."""
+    watch_files = watchfiles.watch
+
+    def watch_limited(*paths: str, force_polling: bool, **options: Any) -> Iterator[Any]:
+        if not force_polling:
+            raise OSError("OS file watch limit reached")
+        return watch_files(*paths, force_polling=True, **options)
+
+    monkeypatch.setattr(watchfiles, "watch", watch_limited)
+    (folder / "a.md").write_text("first")
+
+    async def main(watch: Watch) -> None:
+        await watch.wait_until_equal(20)
+        await anyio.sleep(2)
+        (folder / "b.md").write_text("second")
+        await watch.wait_until_equal(30)
+
+    watcher = SourceWatcher(paths=[str(folder)], on_change=lambda: None, poll=not is_limited)
+    await run_watch(client, folder, main, speed=10, watcher=watcher)
+
+    assert watcher.poll
 
 
 async def test_a_folder_that_is_replaced_or_missing_is_watched_again(
