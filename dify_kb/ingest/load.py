@@ -137,11 +137,14 @@ async def prepare_load(
     requests, callbacks = AttemptCounter(), Callbacks()
     on_attempt = callbacks.guard(sender.on_attempt)
     options = attrs.evolve(options, on_event=callbacks.guard(options.on_event))
-    unlimited = attrs.evolve(sender.policy.retry, total=None)
-    policy = attrs.evolve(sender.policy, retry=unlimited)
+    # No call waits for what could only follow after the deadline.
+    patient = attrs.evolve(sender.policy.retry, total=options.deadline)
+    policy = attrs.evolve(sender.policy, retry=patient)
     metadata = await anyio.to_thread.run_sync(MetadataCollector.create, options.metadata_sources)
     # Without retries: the upload queue repeats failed uploads, after a pause for all of them.
-    once = attrs.evolve(policy.retry, read_attempts=1, write_attempts=1, throttled_attempts=1)
+    once = attrs.evolve(
+        policy.retry, read_attempts=1, write_attempts=1, throttled_attempts=1, total=None
+    )
 
     def observe(attempt: AttemptEvent) -> None:
         requests.count(attempt)

@@ -18,6 +18,7 @@ from dify_kb import (
     LoadReport,
     Policy,
     Progress,
+    RateLimitedError,
     StopReason,
 )
 from dify_kb.emulator import Emulator, Settings
@@ -355,6 +356,38 @@ async def test_single_transient_failure_is_resent_by_the_next_run(
 
     assert count_outcomes(report) == {"failed": 1}
     assert count_outcomes(again) == {"added": 1}
+
+
+@pytest.mark.parametrize("endpoint", ["datasets.get", "documents.list", "metadata.list"])
+async def test_deadline_bounds_the_requests_before_the_first_upload(
+    emulator: Emulator, folder: Path, endpoint: str
+) -> None:
+    """A server that asked to wait 5 minutes kept a load with a deadline of seconds for an hour."""
+    write_files(folder, 1)
+    async with AsyncClient(emulator.url, emulator.api_key) as client:
+        dataset = await create_dataset(client)
+        await client.documents.create_by_text(dataset, "other.txt", "The text of another client.")
+        emulator.faults.plan(endpoint, ["429 retry-after=300"])
+
+        with anyio.fail_after(20), pytest.raises(RateLimitedError, match="Wait 300 s"):
+            await client.load(dataset, folder, deadline=1, metadata={"team": "infra"})
+
+    assert not any(emulator.faults.left().values())
+
+
+async def test_deadline_ends_the_list_of_documents(emulator: Emulator, folder: Path) -> None:
+    """At once, not after the timeout of the request."""
+    write_files(folder, 1)
+    async with AsyncClient(emulator.url, emulator.api_key) as client:
+        dataset = await create_dataset(client)
+        await client.documents.create_by_text(dataset, "other.txt", "The text of another client.")
+        emulator.faults.plan("documents.list", ["stall 300"])
+
+        with anyio.fail_after(20):
+            report = await client.load(dataset, folder, deadline=1)
+
+    assert (report.stopped, count_outcomes(report)) == (StopReason.DEADLINE, {"pending": 1})
+    assert not any(emulator.faults.left().values())
 
 
 async def test_deadline_after_the_last_file_is_ignored(client: AsyncClient, folder: Path) -> None:

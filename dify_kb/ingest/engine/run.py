@@ -97,8 +97,8 @@ class LoadRun:
         """
         planner = self._planner()
         async with self._tasks():
-            await planner.prepare()
             try:
+                await self.files.stopping.wait_unless_requested(planner.prepare())
                 await self._feed(planner)
             except ListingError as failed:
                 self.files.stop_for_error(failed.error)
