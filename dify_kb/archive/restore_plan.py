@@ -72,18 +72,18 @@ class RestoreMethod(enum.StrEnum):
     """The chunks were appended to an empty document, which a re-index in the console empties."""
 
 
-def is_exact_when_split(content: str) -> bool:
+def is_exact_when_split(content: str, *, is_parent: bool = False) -> bool:
     """Return whether every server keeps a chunk as it is when it splits a text.
 
     Servers strip leading symbols, three different sets of them, delete `ï`, `¿` and `¾` and control
     characters, shorten `<|` and `|>`, convert CRLF, and split chunks of more than 4,000 characters
-    (measured on 1.4.3, 1.12.1 and 1.14.2).
+    (measured on 1.4.3, 1.12.1 and 1.14.2). Of a parent chunk they only strip a leading full stop.
     """
     return (
         0 < len(content) <= MAX_CHUNK_LENGTH
         and "\r" not in content
         and clean(content) == content
-        and _STRICTEST.strip(content) == content
+        and (content[0] not in ".\u3002" if is_parent else _STRICTEST.strip(content) == content)
         and content.strip() == content
     )
 
@@ -124,7 +124,8 @@ def choose_method(document: ArchivedDocument, *, use_file: bool) -> RestoreMetho
         or sum(len(chunk.content) for chunk in chunks) > MAX_JOINED
     ):
         return RestoreMethod.APPENDED
-    hard = sum(not is_exact_when_split(chunk.content) for chunk in chunks)
+    is_parent = document.form == DocForm.HIERARCHICAL
+    hard = sum(not is_exact_when_split(chunk.content, is_parent=is_parent) for chunk in chunks)
     return RestoreMethod.APPENDED if hard > MAX_HARD_SHARE * len(chunks) else RestoreMethod.JOINED
 
 
@@ -138,9 +139,10 @@ class JoinedText:
 
 def join_chunks(document: ArchivedDocument, random: Random) -> JoinedText:
     """Join the chunks of a document; a placeholder takes the place of those that would change."""
+    is_parent = document.form == DocForm.HIERARCHICAL
     contents = [
         chunk.content
-        if is_exact_when_split(chunk.content)
+        if is_exact_when_split(chunk.content, is_parent=is_parent)
         else f"placeholder {create_token(random)}"
         for chunk in document.chunks
     ]

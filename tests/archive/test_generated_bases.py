@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from dify_kb import DocForm, NewSegment
 from dify_kb.archive.archived_document import ArchivedChunk, ArchivedDocument
 from dify_kb.archive.restore_plan import is_exact_when_split, join_chunks
-from dify_kb.rag import chunk
+from dify_kb.rag import chunk, chunk_parents
 from dify_kb.rag.chunk import SplitterVersion, build_leading_symbols
 
 if TYPE_CHECKING:
@@ -137,14 +138,30 @@ SPLITTERS = [
 """Those of 1.14.2, 1.12.1 and 1.4.3 (measured)."""
 
 
+@settings(max_examples=10 * EXAMPLES, deadline=None)
+@given(contents=st.lists(TEXTS, min_size=1, max_size=12), seed=st.integers(0, 2**32))
+def test_joined_parents_are_split_into_the_same(contents: list[str], seed: int) -> None:
+    document = ArchivedDocument(
+        id="1",
+        name="a",
+        form="hierarchical_model",
+        chunks=[ArchivedChunk(content=text) for text in contents],
+    )
+
+    joined = join_chunks(document, Random(seed))
+
+    found = [parent.content for parent in chunk_parents([joined.text], joined.rule)]
+    assert len(found) == len(contents)
+    for text, piece in zip(contents, found, strict=True):
+        assert piece == text or not is_exact_when_split(text, is_parent=True)
+
+
 @settings(max_examples=20 * EXAMPLES, deadline=None)
 @given(contents=st.lists(TEXTS, min_size=1, max_size=12), seed=st.integers(0, 2**32))
 def test_joined_chunks_are_split_into_the_same_on_every_version(
     contents: list[str], seed: int
 ) -> None:
     """In order and in number; those that a server changes have a placeholder."""
-    from random import Random
-
     document = ArchivedDocument(
         id="1",
         name="a",
