@@ -85,6 +85,11 @@ def print_summary(
     if report.dry_run:
         console.print("Nothing was sent: this was a dry run.")
         return
+    print_costs(console, report)
+
+
+def print_costs(console: Console, report: LoadReport) -> None:
+    """Print the size of the uploads, the speed, and the requests."""
     speed = (
         f"{format_size(report.bytes)} uploaded, {report.goodput:.1f} documents/s, "
         if report.bytes

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 
 from dify_kb import Outcome, StopReason, SyncAction, SyncChange, SyncReport
-from dify_kb.arguments import MIB
 from dify_kb.ingest.progress import format_counts
 
 from . import load_summary, output
@@ -73,10 +72,7 @@ def print_summary(report: SyncReport, *, json: bool, is_diff: bool = False) -> N
     if report.dry_run:
         console.print("Nothing was changed: this was a dry run.")
         return
-    console.print(
-        f"{report.bytes / MIB:,.1f} MiB uploaded, {report.requests:,} requests,"
-        f" {report.retries:,} retries."
-    )
+    load_summary.print_costs(console, report)
 
 
 def print_problems(report: SyncReport, words: Sequence[str]) -> str | None:
