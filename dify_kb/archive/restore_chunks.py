@@ -18,6 +18,7 @@ from dify_kb.models import (
     NewSegment,
     Segment,
     SegmentStatus,
+    Unset,
 )
 from dify_kb.wire.version_bugs import is_older
 
@@ -59,7 +60,8 @@ class ChunkRestorer:
     async def repair(self, segment: Segment, chunk: ArchivedChunk) -> None:
         """Change what differs in a chunk that the server made."""
         keywords = self._missing_keywords(segment, chunk)
-        if segment.content != chunk.content or (segment.answer or None) != chunk.answer:
+        is_answered = chunk.answer is None or segment.answer == chunk.answer
+        if segment.content != chunk.content or not is_answered:
             segment = await self._update(segment, chunk, keywords, content=chunk.content)
             keywords = self._missing_keywords(segment, chunk)
         if keywords:
@@ -83,7 +85,7 @@ class ChunkRestorer:
             NewSegment(
                 # A blank chunk can only be set by an update (measured).
                 content=chunk.content if chunk.content.strip() else create_token(self.random),
-                answer=chunk.answer or UNSET,
+                answer=chunk.answer or self._replace_answer(),
                 keywords=chunk.keywords if self._keeps_keywords(chunk) else UNSET,
             )
             for chunk in chunks
@@ -128,6 +130,13 @@ class ChunkRestorer:
                     raise
                 await anyio.sleep(self.session.setup.server.policy.polling.first_interval)
         return await send()
+
+    def _replace_answer(self) -> str | Unset:
+        """Return the answer of a chunk that lost it: questions and answers cannot be without."""
+        if self.document.form != DocForm.QA:
+            return UNSET
+        self.losses.add("missing answers")
+        return "-"
 
     def _keeps_keywords(self, chunk: ArchivedChunk) -> bool:
         return self.keeps_keywords and bool(chunk.keywords)

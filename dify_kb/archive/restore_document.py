@@ -119,7 +119,7 @@ class DocumentRestorer:
                     await self._discard(document.name, document.id)
                     if attempt == sends:
                         raise RestoreError(error.summary) from error
-                except _REFUSALS as error:
+                except (ConfigError, *_REFUSALS) as error:
                     await self._discard(document.name, document.id)
                     raise RestoreError(error.summary) from error
         raise AssertionError  # the loop returns or raises
@@ -140,7 +140,7 @@ class DocumentRestorer:
             method = choose_method(document, use_file=False)
             created = await self._create_from_chunks(document, method, duplicate=duplicate)
             await self._wait(created)
-            if document.file:
+            if document.file and document.file.size:
                 losses["original files"] = 1
             if self.recut_rule is not None:
                 losses["originals to split anew"] = 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from archive_examples import (
     RULE,
+    create_questions,
     create_servers,
     create_texts,
     open_client,
@@ -27,6 +28,8 @@ from dify_kb import (
 )
 from dify_kb.archive.restore_plan import find_shared_names
 from dify_kb.emulator import Emulator
+from dify_kb.models import SegmentChanges, UpdateSegment
+from dify_kb.wire import catalog
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -234,6 +237,24 @@ async def test_an_empty_dataset_gets_the_rule_of_the_archive(
 
     assert report.warnings == []
     assert (await client.compare(archive, target)).counts == {}
+
+
+async def test_a_question_that_lost_its_answer_is_reported(client: AsyncClient) -> None:
+    """The server deletes it, for example if a chunk is enabled in the console (measured)."""
+    dataset = await create_questions(client)
+    (document,) = (await client.documents.list(dataset)).data
+    (row, *_) = (await client.segments.list(dataset, document.id)).data
+    changes = UpdateSegment(segment=SegmentChanges(enabled=True))
+    path = {"dataset_id": dataset.id, "document_id": document.id, "segment_id": row.id}
+    await client._sender(catalog.UPDATE_SEGMENT(changes, **path))
+
+    report = await client.copy(dataset, client, name="Copy")
+
+    assert report.imported
+    assert report.imported.failures == {}
+    assert report.imported.losses == {"missing answers": 1}
+    difference = await client.compare(dataset, report.imported.dataset_id or "")
+    assert difference.counts == {"chunks": 1}
 
 
 @pytest.mark.parametrize("version", ["1.4.3", "1.8.1", "1.16"])
