@@ -444,6 +444,19 @@ async def test_journal_is_rebuilt_from_the_dataset(
     assert (report.unchanged, report.added, report.conflicts) == (30, 0, 0)
 
 
+async def test_documents_of_a_load_with_the_same_journal_are_owned(
+    client: AsyncClient, dataset: Dataset, folder: Path, server: Emulator
+) -> None:
+    await client.load(dataset, folder)
+    (folder / "00.md").unlink()
+    (folder / "01.md").write_text("changed")
+
+    report = await client.sync(dataset, folder)
+
+    assert (report.unchanged, report.updated, report.deleted, report.conflicts) == (28, 1, 1, 0)
+    assert names(server, dataset) == list_files(folder)
+
+
 async def test_items_need_an_id(client: AsyncClient, dataset: Dataset) -> None:
 
     items = [Item("a.md", text="one"), Item("b.md", text="two")]
