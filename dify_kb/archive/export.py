@@ -35,7 +35,13 @@ from .read_dataset import (
     describe_row,
 )
 from .restore_plan import FOREIGN_SOURCE
-from .write_archive import forget_missing_files, prepare_folder, store_file, write_members
+from .write_archive import (
+    forget_missing_files,
+    prepare_folder,
+    remove_leftovers,
+    store_file,
+    write_members,
+)
 
 if TYPE_CHECKING:
     import os
@@ -215,6 +221,7 @@ class ExportRun:
             self.state.forget_exports()
         self.state.set_meta("settings", settings)
         if not self.options.dry_run:
+            remove_leftovers(self.folder)
             forget_missing_files(self.folder, self.state)
 
     async def _export(self) -> None:

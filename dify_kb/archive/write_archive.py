@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +34,7 @@ _COMPRESSION: Final = 6
 
 
 def prepare_folder(folder: Path) -> None:
-    """Create the folders of an archive, and remove files that an interrupted export left.
+    """Create the folders of an archive. Another export may be using it.
 
     Raises:
         ArchiveError: it is not a folder, contains other files, or cannot be written.
@@ -54,8 +55,6 @@ def prepare_folder(folder: Path) -> None:
             if place.is_symlink():
                 raise ArchiveError(f"{place} is a symbolic link.", hint="Pass a new folder.")
             place.mkdir(exist_ok=True)
-            for leftover in place.glob(f"{_PARTIAL}*"):
-                leftover.unlink()
     except FileExistsError as error:
         raise ArchiveError(f"{folder} is not a folder.", hint="Pass another path.") from error
     except OSError as error:
@@ -64,13 +63,20 @@ def prepare_folder(folder: Path) -> None:
         ) from error
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what an interrupted export left. Requires the lock of the archive."""
+    for place in (*folder.glob(f"documents/{_PARTIAL}*"), *folder.glob(f"files/{_PARTIAL}*")):
+        place.unlink()
+
+
 def store_file(folder: Path, content: bytes) -> str:
     """Store an original file under its SHA-256, which is returned."""
     sha256 = hashlib.sha256(content).hexdigest()
     target = folder / file_name(sha256)
     if not (target.exists() and target.stat().st_size == len(content)):
         target.parent.mkdir(exist_ok=True)
-        _replace(folder / "files" / f"{_PARTIAL}{sha256}", target, content)
+        # Two documents with the same file may be read at a time.
+        _replace(folder / "files" / f"{_PARTIAL}{threading.get_ident()}", target, content)
     return sha256
 
 

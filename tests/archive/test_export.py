@@ -21,6 +21,7 @@ from dify_kb import (
     verify_archive,
 )
 from dify_kb.archive.archive_format import Manifest
+from dify_kb.archive.export_state import ExportState
 from dify_kb.archive.read_archive import ArchiveReader
 
 if TYPE_CHECKING:
@@ -205,6 +206,31 @@ async def test_a_folder_of_another_dataset_is_refused(
 
     with pytest.raises(ConfigError, match="archive of another dataset"):
         await client.export(other, tmp_path / "a")
+
+
+async def test_a_second_export_into_the_same_folder_is_refused(
+    client: AsyncClient, handbook: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    running = ExportState.open(tmp_path / "a/state.sqlite")
+    try:
+        with pytest.raises(ArchiveError, match="in use"):
+            await client.export(handbook, tmp_path / "a")
+    finally:
+        running.close()
+    assert await client.export(handbook, tmp_path / "a")
+
+
+async def test_equal_files_of_documents_read_at_a_time_are_stored_once(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    dataset = await client.datasets.create("a", indexing_technique="economy")
+    await create_texts(client, dataset, {f"{number}.md": "the same" for number in range(24)})
+
+    report = await client.export(dataset, tmp_path / "a", concurrency=12)
+
+    assert (report.documents, report.files) == (24, 1)
+    assert verify_archive(tmp_path / "a")
 
 
 async def test_links_in_an_archive_are_not_followed(
