@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import openpyxl
+import openpyxl  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 from cli_runner import Cli, create_dataset_with_documents
 
