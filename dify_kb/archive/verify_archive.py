@@ -103,7 +103,7 @@ def verify_archive(
 
 def _iter_problems(reader: ArchiveReader, on_member: Callable[[int, int], None]) -> Iterator[str]:
     manifest = reader.manifest
-    total = len(manifest.members)
+    shards, total = frozenset(manifest.shards), len(manifest.members)
     problem = reader.check_zip()
     if problem is not None:
         yield problem
@@ -112,7 +112,7 @@ def _iter_problems(reader: ArchiveReader, on_member: Callable[[int, int], None])
         problem = check_member(reader, name)
         if problem is not None:
             yield problem
-        elif name in manifest.shards:
+        elif name in shards:
             try:
                 for document in reader.iter_shard(name):
                     documents += 1
