@@ -70,7 +70,12 @@ class ImportRun:
     _counts: Counter[str] = field(factory=Counter, init=False)
     _failures: dict[str, str] = field(factory=dict, init=False)
     _warnings: list[str] = field(factory=list, init=False)
+    _existing: set[str] = field(factory=set, init=False)
+    """Documents of others."""
+
     _foreign: set[str] = field(factory=set, init=False)
+    """Documents that must not be deleted: those of others, and finished ones."""
+
     _rows: dict[str, tuple[str, bool, bool]] = field(factory=dict, init=False)
     """Name, enabled and archived of the documents in the dataset at the start, by id."""
 
@@ -78,14 +83,12 @@ class ImportRun:
     _rule: Mapping[str, Any] | None = field(default=None, init=False)
     _created: bool = field(default=False, init=False)
     _rule_changed: bool = field(default=False, init=False)
-    _ended: int = field(default=0, init=False)
 
     async def execute(self) -> ImportReport:
         """Run until all documents are there, or the server stops responding."""
         stop = await self.session.run(self._import)
         documents = self.archive.manifest.documents
         counts = self._counts
-        ended = sum(counts.values())
         if self.options.ids is not None and not self.options.dry_run:
             await self._write_ids(self.options.ids)
         return ImportReport(
@@ -98,7 +101,7 @@ class ImportRun:
             unchanged=counts["unchanged"],
             skipped=counts["skipped"],
             failed=counts["failed"],
-            pending=max(0, documents - ended),
+            pending=max(0, documents - counts.total()),
             methods=await self.state.call(self.state.count_methods),
             losses=await self.state.call(self.state.count_losses),
             failures=self._failures,
@@ -181,18 +184,25 @@ class ImportRun:
                 rule = reader.rule
             if rule is not None and not self.options.dry_run:
                 await self.state.call(self.state.set_meta, "rule", json.dumps(rule))
-        existing = await self.state.call(self.state.list_existing)
+        if not self.options.dry_run:
+            await self._sort_documents()
+
+    async def _sort_documents(self) -> None:
+        """Distinguish documents of others from those of this import; delete unfinished ones."""
+        self._existing = await self.state.call(self.state.list_existing)
         known = await self.state.call(self.state.list_documents)
         finished = {row.target_id for row in known.values() if row.target_id}
-        self._foreign = existing | finished
         started = {row.name[:MAX_NAME] for row in known.values() if row.target_id is None}
-        if self.options.dry_run:
-            return
         for id_, (name, _, _) in list(self._rows.items()):
-            is_left = name[:MAX_NAME] in started or name.startswith(TEMPORARY_NAME)
-            if id_ not in self._foreign and is_left:
+            if id_ in self._existing or id_ in finished:
+                continue
+            if name[:MAX_NAME] in started or name.startswith(TEMPORARY_NAME):
                 await delete_document(self.session, self.dataset, id_)
                 del self._rows[id_]
+            else:  # created by others since the last run
+                self._existing.add(id_)
+                await self.state.call(self.state.add_existing, [id_])
+        self._foreign = self._existing | finished
         for id_, (name, _, _) in self._rows.items():
             self._ids_by_name.setdefault(name, []).append(id_)
 
@@ -232,26 +242,23 @@ class ImportRun:
         return fields
 
     async def _restore(self, restorer: DocumentRestorer, document: ArchivedDocument) -> None:
-        outcome = await self._restore_or_fail(restorer, document)
-        self._counts[outcome] += 1
-        self._ended += 1
-        self.session.show("restore", self._ended, self.archive.manifest.documents)
+        self._counts[await self._restore_or_fail(restorer, document)] += 1
+        self.session.show("restore", self._counts.total(), self.archive.manifest.documents)
 
     async def _restore_or_fail(self, restorer: DocumentRestorer, document: ArchivedDocument) -> str:
         known = await self.state.call(self.state.find, document.id)
         digest = document.content_digest if not self.options.recut else f"recut {document.id}"
-        same = self._ids_by_name.get(document.name, ())
         replaced: list[str] = []
-        if known is not None and known.target_id is not None:
-            if known.target_id in self._rows:
-                if known.content == digest:
-                    return "unchanged"
-                replaced = [known.target_id]
-        elif known is None or known.content is None:
-            others = [id_ for id_ in same if id_ in self._foreign and not await self._is_own(id_)]
-            if others and self.options.on_existing == "skip":
-                return "skipped"
-            replaced = others
+        if known is not None and known.target_id in self._rows:
+            if known.content == digest:
+                return "unchanged"
+            replaced = [known.target_id or ""]
+        others = self._list_others(document.name)
+        if others and self.options.on_existing == "skip":
+            return "skipped"
+        if others and self.options.on_existing == "fail":
+            return self._record_failure(document, "The dataset has another document of this name.")
+        replaced += others
         try:
             for id_ in replaced:
                 await self._remove(id_)
@@ -262,9 +269,7 @@ class ImportRun:
             await self.state.call(self.state.start, document.id, document.name)
             restored = await restorer.restore(document)
         except RestoreError as error:
-            if len(self._failures) < MAX_FAILURES:
-                self._failures[document.name] = error.summary
-            return "failed"
+            return self._record_failure(document, error.summary)
         self._foreign.add(restored.id)
         await self.state.call(
             self.state.finish,
@@ -276,8 +281,16 @@ class ImportRun:
         )
         return "updated" if replaced else "added"
 
-    async def _is_own(self, document_id: str) -> bool:
-        return bool(await self.state.call(self.state.is_target, document_id))
+    def _record_failure(self, document: ArchivedDocument, reason: str) -> str:
+        if len(self._failures) < MAX_FAILURES:
+            self._failures[document.name] = reason
+        return "failed"
+
+    def _list_others(self, name: str) -> list[str]:
+        """Return documents of others that a create with this name would replace."""
+        names = {name, name[:MAX_NAME]}
+        same = [id_ for each in names for id_ in self._ids_by_name.get(each, ())]
+        return [id_ for id_ in same if id_ in self._existing and id_ in self._rows]
 
     async def _remove(self, document_id: str) -> None:
         """Delete a document that is replaced.

@@ -86,11 +86,6 @@ class ImportState(ProgressDatabase):
         ).fetchone()
         return None if row is None else ImportedDocument(*row)
 
-    def is_target(self, target_id: str) -> bool:
-        """Return whether the import created a document."""
-        sql = "SELECT 1 FROM document WHERE target_id = ?"
-        return self._database.execute(sql, (target_id,)).fetchone() is not None
-
     def start(self, source_id: str, name: str) -> None:
         """Record that a document is about to be created."""
         with self.transaction() as database:

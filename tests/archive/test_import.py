@@ -125,6 +125,34 @@ async def test_a_later_import_sends_only_changes(
     assert (await client.compare(archive, first.dataset_id or "")).counts == {}
 
 
+@pytest.mark.parametrize("on_existing", ["fail", "skip", "replace"])
+async def test_a_document_that_somebody_added_to_the_copy_is_not_overwritten(
+    client: AsyncClient, dataset: Dataset, archive: Path, tmp_path: Path, on_existing: str
+) -> None:
+    """After the first import, which did not find it."""
+    journal = tmp_path / "j.db"
+    copy = (await client.import_(archive, name="Copy", journal=journal)).dataset_id or ""
+    target = await client.datasets.get(copy)
+    await create_texts(client, target, {"d": "mine"})
+    await create_texts(client, dataset, {"d": "theirs"})
+    await client.export(dataset, archive)
+
+    report = await client.import_(
+        archive,
+        name="Copy",
+        journal=journal,
+        on_existing=on_existing,  # type: ignore[arg-type]  # parametrized
+    )
+
+    texts = await list_texts(client, copy)
+    assert texts["d"] == (["theirs"] if on_existing == "replace" else ["mine"])
+    assert (report.failed, report.skipped, report.updated, report.unchanged) == {
+        "fail": (1, 0, 0, 3),
+        "skip": (0, 1, 0, 3),
+        "replace": (0, 0, 1, 3),
+    }[on_existing]
+
+
 async def test_a_document_deleted_in_the_copy_is_created_again(
     client: AsyncClient, archive: Path, tmp_path: Path
 ) -> None:
