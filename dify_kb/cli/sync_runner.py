@@ -155,7 +155,7 @@ class SyncRunner:
         return SourceWatcher(
             paths=self.paths,
             poll=self.poll,
-            on_change=lambda: None,
+            on_change=lambda _: None,
             ignored=[path.absolute() for path in self.ignored],
         )
 

@@ -6,7 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+import unicodedata
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,9 +72,12 @@ class SyncSchedule:
     """When files were first seen to be gone, by key."""
 
     _asked: dict[str, float] = field(factory=dict)
+    _touched: set[str] = field(factory=set)
+    """The names of files that have changed since the last sync began, without their folders."""
 
-    def record_change(self, now: float) -> None:
-        """Record that a file has changed."""
+    def record_change(self, now: float, paths: Iterable[str] = ()) -> None:
+        """Record that files have changed: a file that was gone may have been back meanwhile."""
+        self._touched.update(map(_get_name, paths))
         if self._first_change is None:
             self._first_change = now
         self._last_change = now
@@ -95,11 +99,16 @@ class SyncSchedule:
     def begin(self, now: float) -> None:
         """Record the start of a sync."""
         self._begun, self._due, self._first_change, self._asked = now, None, None, {}
+        self._gone = {
+            key: since for key, since in self._gone.items() if _get_name(key) not in self._touched
+        }
+        self._touched = set()
 
     def may_delete(self, key: str) -> bool:
         """Return whether a file that the current sync misses has been gone for long enough."""
         since = self._asked.setdefault(key, self._gone.get(key, self._begun))
-        return self._begun >= since + self.delete_delay
+        has_been_long = self._begun >= since + self.delete_delay
+        return has_been_long and _get_name(key) not in self._touched
 
     def finish(self, now: float, *, succeeded: bool) -> None:
         """Record the end of a sync; one that failed is repeated."""
@@ -118,7 +127,9 @@ class SourceWatcher:
     """Reports changes of files below some paths, also while these are missing or replaced."""
 
     paths: Sequence[str]
-    on_change: Callable[[], None]
+    on_change: Callable[[Iterable[str]], None]
+    """Called with the paths of the files that have changed, as far as they are known."""
+
     poll: bool = False
     """Whether to look for changes instead of waiting for events, as network shares require."""
 
@@ -154,7 +165,7 @@ class SourceWatcher:
             finally:
                 stop.set()
             await anyio.sleep(CHECK_INTERVAL / 1000)
-            self.on_change()
+            self.on_change(())
 
     async def _report_changes(self, before: object, stop: threading.Event) -> None:
         """Report changes until a watched path was replaced."""
@@ -162,7 +173,7 @@ class SourceWatcher:
         async for batches in iter_in_thread(self._iter_changes(stop), lambda _: 0):
             # The first result shows that events are received from now on.
             if any(batches) or not has_started:
-                self.on_change()
+                self.on_change([path for changes in batches for _, path in changes])
             has_started = True
             if await anyio.to_thread.run_sync(self._identify) != before:
                 return
@@ -204,8 +215,8 @@ async def watch_source(
     """
     wake = anyio.Event()
 
-    def record_change() -> None:
-        schedule.record_change(time.monotonic())
+    def record_change(paths: Iterable[str]) -> None:
+        schedule.record_change(time.monotonic(), paths)
         wake.set()
 
     watcher.on_change = record_change
@@ -233,6 +244,11 @@ async def repeat_sync(
     while True:
         await run_sync()
         await sleep(interval * (0.9 + 0.2 * random()))
+
+
+def _get_name(path: str) -> str:
+    """Return the name of a file in the Unicode form of keys."""
+    return unicodedata.normalize("NFC", os.path.basename(path))  # noqa: PTH119 -- or a key
 
 
 def _identify(path: str) -> tuple[int, int] | None:

@@ -97,6 +97,20 @@ def test_deletes_wait_ten_seconds_in_which_a_file_may_return() -> None:
     assert schedule.due_at() == 118 + RESCAN
 
 
+def test_a_file_that_was_back_between_two_syncs_is_not_gone_for_long() -> None:
+    """Both syncs missed it in the moment in which an editor replaced it."""
+    schedule = SyncSchedule(RESCAN)
+    run_due(schedule, gone=("sub/a.md",))
+    schedule.record_change(8, ["/docs/sub/a.md"])
+    schedule.record_change(9.5, ["/docs/b.md"])
+
+    assert run_due(schedule, gone=("sub/a.md",)) == set()  # at 10
+    assert schedule.due_at() == 20
+    schedule.begin(20)
+    schedule.record_change(20.1, ["/docs/sub/a.md"])  # during the scan
+    assert not schedule.may_delete("sub/a.md")
+
+
 def test_a_delete_that_is_held_back_does_not_repeat_the_sync() -> None:
     """Such as one above the limit of deletes: `may_delete` allowed it, and the file stays gone."""
     schedule = SyncSchedule(RESCAN)
@@ -168,7 +182,7 @@ class Watch:
         self.reports: list[SyncReport] = []
 
     async def run(self, watcher: SourceWatcher | None) -> None:
-        watcher = watcher or SourceWatcher(paths=[str(self.folder)], on_change=lambda: None)
+        watcher = watcher or SourceWatcher(paths=[str(self.folder)], on_change=lambda _: None)
         await watch_source(self.schedule, watcher, self.sync)
 
     @property
@@ -217,7 +231,7 @@ class LossyWatcher(SourceWatcher):
         for number in range(50):
             (Path(self.paths[0]) / f"{number}.md").write_text(f"text {number}")
         (Path(self.paths[0]) / "a.md").unlink()
-        self.on_change()
+        self.on_change(())
 
 
 def read_folder(folder: Path) -> list[tuple[str, int]]:
@@ -287,7 +301,7 @@ async def test_polling_finds_changes(
         (folder / "b.md").write_text("second")
         await watch.wait_until_equal(30)
 
-    watcher = SourceWatcher(paths=[str(folder)], on_change=lambda: None, poll=not is_limited)
+    watcher = SourceWatcher(paths=[str(folder)], on_change=lambda _: None, poll=not is_limited)
     await run_watch(client, folder, main, speed=10, watcher=watcher)
 
     assert watcher.poll
@@ -373,7 +387,7 @@ async def test_lost_events_lose_no_change(client: AsyncClient, folder: Path) -> 
         await wait_until(lambda: len(read_folder(folder)) == 50)
         await watch.wait_until_equal(60)
 
-    watcher = LossyWatcher(paths=[str(folder)], on_change=lambda: None)
+    watcher = LossyWatcher(paths=[str(folder)], on_change=lambda _: None)
     watch = await run_watch(client, folder, main, speed=10, watcher=watcher)
 
     assert sum(report.added for report in watch.reports) == 51
