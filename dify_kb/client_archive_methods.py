@@ -134,8 +134,9 @@ class ClientArchiveMethods:
                 archive.
             dataset_id: an existing knowledge base instead of a name.
             on_existing: what to do if the knowledge base has a document with the name of one of the
-                archive, which an earlier import did not create: `fail` before anything is changed,
-                `skip`, or `replace` (the old document is deleted).
+                archive, which an earlier import did not create: `fail` (in the first import before
+                anything is changed, later for that document), `skip`, or `replace` (the old
+                document is deleted).
             recut: split the original files anew, by the rule of the knowledge base, instead of
                 creating the archived chunks.
             embedding: embedding model of a new knowledge base; by default that in the archive.

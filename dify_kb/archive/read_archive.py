@@ -125,6 +125,11 @@ class ArchiveReader:
         for name in self.manifest.shards:
             yield from self.iter_shard(name)
 
+    def locate_file(self, sha256: str) -> Path | None:
+        """Return the path of an original file; None in a zip."""
+        name = file_name(sha256)
+        return self.path / name if self._zip is None and name in self.manifest.members else None
+
     def read_file(self, sha256: str) -> bytes:
         """Return an original file.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -52,6 +53,8 @@ from .restore_plan import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .archived_document import ArchivedDocument
 
 TEMPORARY_NAME: Final = "dify-kb import, temporary "
@@ -170,12 +173,14 @@ class DocumentRestorer:
         """Upload the original; None if the server rejects it."""
         if document.file is None:
             return None
-        content = await anyio.to_thread.run_sync(self.archive.read_file, document.file.sha256)
+        file = self.archive.locate_file(document.file.sha256)
+        read = partial(self.archive.read_file, document.file.sha256)
         try:
             if is_file_name(document.name):
+                content = await anyio.to_thread.run_sync(read) if file is None else file
                 rule = self._rule(document)
                 return await self._upload(document, content, rule, duplicate=duplicate)
-            text = content.decode()
+            text = (await anyio.to_thread.run_sync(read)).decode()
             return await self._create_from_text(document, text, duplicate=duplicate)
         except (*_REFUSALS, UnicodeDecodeError, RestoreError):
             return None
@@ -236,7 +241,12 @@ class DocumentRestorer:
             ) from error
 
     async def _upload(
-        self, document: ArchivedDocument, content: bytes, rule: ProcessRule, *, duplicate: bool
+        self,
+        document: ArchivedDocument,
+        content: bytes | Path,
+        rule: ProcessRule,
+        *,
+        duplicate: bool,
     ) -> CreatedDocument:
         uploads = self.session.setup.server.uploads
         return await self._create(
