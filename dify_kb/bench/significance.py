@@ -112,5 +112,6 @@ def _draw_orders(count: int, rng: random.Random) -> Sequence[Sequence[int]]:
 
 
 def _quantile(values: Sequence[float]) -> float:
-    """Return the value that a part of `LEVEL` of the values exceeds at most."""
-    return sorted(values)[math.ceil((1 - LEVEL) * len(values)) - 1]
+    """Return the value that a further one of the same kind exceeds in a part of `LEVEL`."""
+    rank = math.ceil((1 - LEVEL) * (len(values) + 1))
+    return sorted(values)[min(rank, len(values)) - 1]

@@ -7,11 +7,11 @@ import pytest
 from dify_kb.bench.quality.evaluation_queries import (
     EvaluationQuery,
     RelevantItem,
+    find_ranks,
     parse_query,
     query_to_json,
     read_queries,
 )
-from dify_kb.bench.quality.evaluator import find_ranks
 from dify_kb.errors import ConfigError
 from dify_kb.models import Record
 from dify_kb.wire import codec
