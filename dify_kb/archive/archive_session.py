@@ -13,11 +13,10 @@ from dify_kb.errors import KnowledgeError
 from dify_kb.ingest import LoadOptions, StopReason
 from dify_kb.ingest.error_classification import stop_message, stop_reason
 from dify_kb.ingest.load import (
-    LoadSetup,
     create_admission,
-    prepare_load,
     raise_single_error,
 )
+from dify_kb.ingest.load_setup import LoadSetup, prepare_load
 from dify_kb.resources import ChildChunks, Datasets, Documents, Metadata, Segments, Tags
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import anyio.to_thread
 from attrs import define, field, frozen
 
 from dify_kb.ingest.journal import Journal, JournalRow, JournalState
-from dify_kb.ingest.load import LoadSetup
+from dify_kb.ingest.load_setup import LoadSetup
 from dify_kb.ingest.planning.document_lookup import MAX_NAME_QUERIES, DocumentLookup
 from dify_kb.ingest.planning.planner import Planner
 from dify_kb.ingest.remote_document import AddedDocuments

@@ -14,15 +14,14 @@ from dify_kb.errors import ConfigError, JournalError
 from dify_kb.ingest.engine.run import LoadRun
 from dify_kb.ingest.journal import Journal, JournalState
 from dify_kb.ingest.load import (
-    LoadSetup,
     create_admission,
     fetch_dataset,
     make_failure_reader,
     open_load_journal,
-    prepare_load,
     raise_single_error,
     show_progress,
 )
+from dify_kb.ingest.load_setup import LoadSetup, prepare_load
 from dify_kb.ingest.metadata.sync_fields import check_sync_id
 from dify_kb.ingest.report import ItemResult, LoadReport, StopReason
 from dify_kb.ingest.sources.source_reader import SourceReader, create_source_reader

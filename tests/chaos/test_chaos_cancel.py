@@ -21,7 +21,7 @@ from result_table import LONG
 from dify_kb import AsyncClient, Client, ItemResult, Outcome, Policy
 from dify_kb.emulator import Emulator, Settings
 from dify_kb.ingest.engine.tracked_file import TrackedFile
-from dify_kb.ingest.engine.upload_workers import Uploader
+from dify_kb.ingest.engine.uploader import Uploader
 from dify_kb.ingest.journal import open_journal
 from dify_kb.ingest.sources.file_content import FileContent
 from dify_kb.models import CreatedDocument

@@ -32,7 +32,8 @@ from .ledger import AttemptCounter, Ledger, RunStop
 from .pending_uploads import PendingUploads
 from .reconcile import Reconciler
 from .stall_detector import StallDetector, format_duration
-from .upload_workers import Uploader, UploadWorkers
+from .upload_workers import UploadWorkers
+from .uploader import Uploader
 from .watch_indexing import IndexingWatcher
 
 if TYPE_CHECKING:
