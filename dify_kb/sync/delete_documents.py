@@ -55,7 +55,7 @@ class DocumentDeleter:
     """The new keys of the documents that were renamed in place."""
 
     async def restore(self, row: JournalRow) -> None:
-        """Take a document of an earlier sync out of the trash."""
+        """Restore a document that an earlier sync has put into the trash."""
         document_id = row.document_id or ""
         document = await self._find(row.name, document_id)
         if document is not None and document.is_archived:

@@ -63,7 +63,7 @@ def find_hold(
 
 
 def hold_deletes(plan: SyncPlan, reason: str) -> None:
-    """Hold back all deletes of a plan; documents of renamed files are replaced all the same."""
+    """Remove all deletes from a plan; documents of renamed files are replaced all the same."""
     held = {deletion.document_id for deletion in plan.deletions}
     if any(deletion.counts for deletion in plan.deletions):
         plan.held = plan.held or reason

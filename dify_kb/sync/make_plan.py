@@ -1,4 +1,4 @@
-"""Make the plan of a sync: read as little of the dataset as it needs, and decide."""
+"""Create the plan of a sync: read as little of the dataset as it needs, and decide."""
 
 from __future__ import annotations
 

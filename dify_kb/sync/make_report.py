@@ -1,4 +1,4 @@
-"""Make the report of a sync from its plan and the report of its load."""
+"""Create the report of a sync from its plan and the report of its load."""
 
 from __future__ import annotations
 

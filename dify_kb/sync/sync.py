@@ -52,7 +52,7 @@ async def sync(
     source: Source,
     options: SyncOptions,
 ) -> SyncReport:
-    """Make the documents of a sync those of a source, and return the report.
+    """Update a dataset to the documents of a source, and return the report.
 
     Args:
         identity: identifies the server in journals; None for an embedded server in memory.

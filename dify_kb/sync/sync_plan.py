@@ -39,7 +39,7 @@ class Rename:
 
 @define(kw_only=True)
 class SyncPlan:
-    """What a sync does."""
+    """The plan of a sync."""
 
     files: list[PlannedFile | ItemResult] = field(factory=list)
     """What the load executes."""

@@ -12,7 +12,7 @@ from dify_kb.ingest.report import LoadReport
 
 
 class SyncAction(enum.StrEnum):
-    """What a sync does with a file or a document."""
+    """The action of a sync for a file or a document."""
 
     ADD = "add"
     UPDATE = "update"

@@ -13,7 +13,7 @@ import json
 import logging
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from types import NoneType, UnionType
 from typing import Any, Self, TypeVar, Union, cast, get_args, get_origin
 
@@ -24,6 +24,20 @@ from cattrs.gen import make_dict_unstructure_fn, override
 
 from dify_kb.arguments import check_unicode, find_encoding_error
 from dify_kb.models import UNSET, File, FilterValue, MetadataScalar, OpenEnum, Unset
+
+from .read_values import (
+    describe_type,
+    read_bool,
+    read_enum,
+    read_filter_value,
+    read_integer,
+    read_mapping,
+    read_number,
+    read_scalar,
+    read_text,
+    read_time,
+    write_time,
+)
 
 T = TypeVar("T")
 
@@ -135,89 +149,6 @@ def _to_query_value(name: str, value: object) -> str:
     return text
 
 
-_TYPE_NAMES = {
-    NoneType: "null",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "an object",
-}
-
-
-def _describe_type(value: object) -> str:
-    return _TYPE_NAMES.get(type(value), type(value).__name__)
-
-
-def _read_text(value: object, _: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {_describe_type(value)}")
-    return value
-
-
-def _read_enum(value: object, shape: type[OpenEnum]) -> OpenEnum:
-    word = _read_text(value, shape)
-    return _members_by_value(shape).get(word) or shape(word)
-
-
-@functools.cache
-def _members_by_value(shape: type[OpenEnum]) -> Mapping[str, OpenEnum]:
-    return {str(word): word for word in shape}
-
-
-def _read_integer(value: object, _: object) -> int:
-    if type(value) is int:
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError(f"expected a number, got {_describe_type(value)}")
-    return int(value)
-
-
-def _read_number(value: object, _: object) -> float:
-    if type(value) is float:
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError(f"expected a number, got {_describe_type(value)}")
-    return float(value)
-
-
-def _read_bool(value: object, _: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"expected true or false, got {_describe_type(value)}")
-    return value
-
-
-def _read_mapping(value: object, _: object) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise TypeError(f"expected an object, got {_describe_type(value)}")
-    return cast("Mapping[str, object]", value)
-
-
-def _read_scalar(value: object, _: object) -> object:
-    if not isinstance(value, str | int | float | None):
-        raise TypeError(f"expected text, a number or null, got {_describe_type(value)}")
-    return value
-
-
-def _read_filter_value(value: object, _: object) -> object:
-    if isinstance(value, list | tuple):
-        return tuple(_read_text(item, str) for item in value)
-    return _read_scalar(value, _)
-
-
-def _read_time(value: object, _: object) -> datetime:
-    if isinstance(value, str) and "-" in value[1:]:
-        time = datetime.fromisoformat(value)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    return datetime.fromtimestamp(_read_number(value, float), UTC)
-
-
-def _write_time(value: datetime) -> int | float:
-    seconds = value.timestamp()
-    return int(seconds) if seconds.is_integer() else seconds
-
-
 def _create_list_reader(shape: Any) -> Callable[[object, object], object]:
     """Create a reader for JSON arrays; other iterables (text, objects) are rejected."""
     (inner,) = get_args(shape)
@@ -225,7 +156,7 @@ def _create_list_reader(shape: Any) -> Callable[[object, object], object]:
 
     def read(value: object, _: object) -> object:
         if not isinstance(value, list | tuple):
-            raise TypeError(f"expected a list, got {_describe_type(value)}")
+            raise TypeError(f"expected a list, got {describe_type(value)}")
         items: list[object] = []
         for item in cast("Sequence[object]", value):
             try:
@@ -308,7 +239,7 @@ def _create_reader(shape: Any) -> Callable[[object, object], object]:
     names = frozenset(name for name, *_ in fields)
 
     def read(value: object, _: object) -> object:
-        received = _read_mapping(value, None)
+        received = read_mapping(value, None)
         arguments: dict[str, object] = {}
         has_unread = False
         for name, plain, ignored, read_field, field_shape, required in fields:
@@ -379,19 +310,19 @@ def _create_writer(shape: Any) -> Callable[[Any], dict[str, object]]:
 def _create_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=False)
     for shape, read in {
-        str: _read_text,
-        OpenEnum: _read_enum,
-        int: _read_integer,
-        float: _read_number,
-        bool: _read_bool,
-        datetime: _read_time,
+        str: read_text,
+        OpenEnum: read_enum,
+        int: read_integer,
+        float: read_number,
+        bool: read_bool,
+        datetime: read_time,
     }.items():
         converter.register_structure_hook(shape, read)
     converter.register_structure_hook_factory(_is_nullable, _create_nullable_reader)
     converter.register_structure_hook_func(lambda shape: shape is object, lambda value, _: value)
-    converter.register_structure_hook_func(lambda s: s == Mapping[str, object], _read_mapping)
-    converter.register_structure_hook_func(lambda s: s == MetadataScalar, _read_scalar)
-    converter.register_structure_hook_func(lambda s: s == FilterValue, _read_filter_value)
+    converter.register_structure_hook_func(lambda s: s == Mapping[str, object], read_mapping)
+    converter.register_structure_hook_func(lambda s: s == MetadataScalar, read_scalar)
+    converter.register_structure_hook_func(lambda s: s == FilterValue, read_filter_value)
     converter.register_structure_hook_factory(
         lambda shape: cast("object", get_origin(shape)) is Sequence, _create_list_reader
     )
@@ -399,7 +330,7 @@ def _create_converter() -> cattrs.Converter:
     converter.register_structure_hook_factory(
         lambda shape: attrs.has(_class_of(shape)), _create_reader
     )
-    converter.register_unstructure_hook(datetime, _write_time)
+    converter.register_unstructure_hook(datetime, write_time)
     converter.register_unstructure_hook_factory(_needs_no_writing, lambda _: identity)
     converter.register_unstructure_hook_factory(attrs.has, _create_writer)
     return converter

@@ -125,7 +125,7 @@ class _Decompressed:
         return data
 
     def close(self) -> None:
-        """Do nothing: the compressed file stays open, as with `GzipFile`."""
+        """Leave the compressed file open, as `GzipFile` does."""
 
     def _read_next_stream(self) -> bytes:
         """Return the first bytes of the next stream, which zeros may precede; empty at the end."""

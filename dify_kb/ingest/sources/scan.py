@@ -145,7 +145,7 @@ class Scanner:
 
     def excludes(self, key: str) -> bool:
         """Return whether the patterns exclude an item."""
-        return not self._included(key) or self._excluded(key) or self._is_sidecar(key)
+        return self._excluded(key) or self._is_sidecar(key) or not self._included(key)
 
     def check_item(self, item: Item, *, explicit: bool = False) -> FoundFile | ItemResult | None:
         """Return the file to load for an item, or its result if it is not loaded.
