@@ -232,7 +232,6 @@ class ExportRun:
         if self.options.dry_run:
             return
         await run_workers(self._iter_pending(), self._export_document, self.options.concurrency)
-        await self._read_rule()
         self.session.show("write", 0, None)
         self._manifest = await self.state.call(self._write)
 
@@ -285,7 +284,9 @@ class ExportRun:
             file_reason=document.file_reason,
             finished=document.status == "completed",
         )
-        await self.state.call(self.state.store, stored)
+        # The rule that new documents inherit; only a change of a document changes it.
+        rule = None if self._reader.rule is None else dump_canonical(self._reader.rule).decode()
+        await self.state.call(self.state.store, stored, rule)
         self._read += 1
         self.session.show("read", self._read, self._pending)
 
@@ -304,12 +305,6 @@ class ExportRun:
         name = str(upload[1]) if isinstance(upload, list) and upload[1] else document.name
         sha256 = await anyio.to_thread.run_sync(store_file, self.folder, content)
         return evolve(document, file=ArchivedFile(sha256=sha256, size=len(content), name=name))
-
-    async def _read_rule(self) -> None:
-        """Store the rule that new documents inherit; only a change of a document changes it."""
-        if self._reader.rule is not None:
-            rule = dump_canonical(self._reader.rule).decode()
-            await self.state.call(self.state.set_meta, "rule", rule)
 
     def _write(self) -> Manifest:
         rule = self.state.get_meta("rule")

@@ -119,9 +119,11 @@ class ExportState(ProgressDatabase):
         with self.transaction() as database:
             database.execute("DELETE FROM document WHERE id = ?", (document_id,))
 
-    def store(self, document: StoredDocument) -> None:
-        """Store a document that was read."""
+    def store(self, document: StoredDocument, rule: str | None) -> None:
+        """Store a document that was read, and the rule of the dataset that came with it."""
         with self.transaction() as database:
+            if rule is not None:
+                database.execute("INSERT OR REPLACE INTO meta VALUES ('rule', ?)", (rule,))
             database.execute(
                 "UPDATE document SET exported = ?, line = ?, chunks = ?, children = ?, file = ?,"
                 " file_size = ?, file_reason = ?, finished = ? WHERE id = ?",

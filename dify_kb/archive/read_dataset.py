@@ -161,7 +161,7 @@ class DatasetReader:
                 raise
             self._has_detail = False
             return None
-        self.rule = detail.dataset_process_rule or self.rule
+        self.rule = _read_rule(detail.dataset_process_rule) or self.rule
         return detail
 
     async def read_document(self, listed: ListedRow) -> ArchivedDocument:
@@ -196,7 +196,7 @@ class DatasetReader:
             name=row["name"],
             form=form,
             language=detail.doc_language if detail else None,
-            rule={name: rule[name] for name in ("mode", "rules") if name in rule} if rule else None,
+            rule=_read_rule(rule),
             enabled=row["enabled"],
             archived=bool(row["archived"]),
             status=row["status"],
@@ -232,6 +232,11 @@ class DatasetReader:
 
 def _position(child: object) -> int:
     return getattr(child, "position", None) or 0
+
+
+def _read_rule(rule: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return a rule without its ids."""
+    return {name: rule[name] for name in ("mode", "rules") if name in rule} if rule else None
 
 
 def is_full_document(rule: Mapping[str, Any]) -> bool:

@@ -129,6 +129,24 @@ async def test_documents_deleted_while_the_list_is_read_hide_no_others(
     assert list_names(tmp_path / "a") == names[:110]
 
 
+async def test_an_export_that_ends_between_reading_and_writing_loses_nothing(
+    client: AsyncClient, handbook: Dataset, tmp_path: Path
+) -> None:
+    """The rule of the dataset comes with the documents, which are not read again."""
+    await client.export(handbook, tmp_path / "whole")
+
+    def stop(event: ArchiveProgress) -> None:
+        if event.stage == "read" and event.done == event.total:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await client.export(handbook, tmp_path / "a", on_event=stop)
+    report = await client.export(handbook, tmp_path / "a")
+
+    assert report.exported == 0
+    assert read_members(tmp_path / "a") == read_members(tmp_path / "whole")
+
+
 async def test_an_edit_of_the_same_length_needs_a_full_export(
     client: AsyncClient, tmp_path: Path
 ) -> None:
