@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -136,6 +137,10 @@ _ERRORS_BY_MESSAGE: tuple[tuple[int, str, type[ApiError], str], ...] = (
 )
 
 
+_ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
+"""The first bytes of an archive, and of an empty one."""
+
+
 @frozen
 class Response:
     """An undecoded response, with the headers of `READ_HEADERS`.
@@ -162,7 +167,9 @@ def decode_response(call: Call[R], response: Response) -> R:
     if response_type is NoneType:
         # A delete returns 204, or 200 with the body `204`, `200` or an object (measured).
         return cast("R", None)
-    if response_type is bytes and not _is_html(response):
+    if response_type is bytes:
+        if not response.body.startswith(_ZIP_SIGNATURES):
+            raise _protocol_error(call.endpoint.name, response, "not a zip archive")
         return cast("R", response.body)
     if response_type is Event:
         response = evolve(response, body=b'{"event": "", "data": %s}' % (response.body or b"null"))
@@ -309,7 +316,7 @@ def _parse_retry_after(headers: Mapping[str, str]) -> float | None:
         if until is None:
             return None
         seconds = (until - (now or datetime.now(UTC))).total_seconds()
-    return max(0.0, seconds) if seconds == seconds else None  # noqa: PLR0124 -- not a NaN
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _parse_date(text: str) -> datetime | None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import dify_kb
 from dify_kb.errors import ApiError, KnowledgeError, ProtocolError
-from dify_kb.models import CreateByFile, Dataset, File, GetDocument, Page, Retrieve
+from dify_kb.models import CreateByFile, Dataset, DocumentIds, File, GetDocument, Page, Retrieve
 from dify_kb.wire import catalog
 from dify_kb.wire.decode_response import Response, decode_response
 from dify_kb.wire.endpoint import Call
@@ -352,6 +352,15 @@ def test_a_redirect_without_target_is_not_a_success(status: int) -> None:
 # --- Retry-After
 
 
+@pytest.mark.parametrize("body", [b"", b'{"url": "https://a.test"}', b"null", b"PK"])
+def test_a_download_that_is_not_an_archive_is_an_error(body: bytes) -> None:
+    """A proxy that answers for the server would otherwise become the user's file."""
+    call = catalog.DOWNLOAD_ZIP(DocumentIds(document_ids=["d2"]), dataset_id="d1")
+
+    with pytest.raises(ProtocolError, match=r"documents.download_zip: .* 200 with"):
+        decode_response(call, Response(200, {"content-type": "application/zip"}, body))
+
+
 @pytest.mark.parametrize(
     ("hint", "expected"),
     [
@@ -362,6 +371,8 @@ def test_a_redirect_without_target_is_not_a_success(status: int) -> None:
         ("-5", 0.0),
         ("1e9", 1e9),
         ("nan", None),
+        ("inf", None),
+        ("1e400", None),
         ("soon", None),
         ("", None),
         ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None),
