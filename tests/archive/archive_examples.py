@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
-from dify_kb import AsyncClient, Dataset, DocForm, Policy, ProcessRule
+from dify_kb import AsyncClient, Dataset, DocForm, NewSegment, Policy, ProcessRule
 from dify_kb.emulator import Emulator, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 VERSIONS: Final[tuple[str, ...]] = ("1.4.3", "1.8.1", "1.12.1", "1.14.2", "1.16")
 RULE = ProcessRule.custom(max_tokens=200, chunk_overlap=0)
@@ -115,8 +116,6 @@ async def create_questions(client: AsyncClient, name: str = "Questions") -> Data
     """Create a base of questions and answers."""
     dataset = await client.datasets.create(name, indexing_technique="economy")
     ids = await create_texts(client, dataset, {"qa.txt": ""}, form=DocForm.QA)
-    from dify_kb import NewSegment
-
     await client.segments.create_many(
         evolve(dataset, doc_form=DocForm.QA),
         ids["qa.txt"],
@@ -150,12 +149,10 @@ async def create_parents(
     return dataset
 
 
-def start_all(servers: Sequence[Emulator]) -> Iterator[Sequence[Emulator]]:
-    """Start servers until the generator is closed."""
-    for server in servers:
-        server.start()
-    try:
-        yield servers
-    finally:
-        for server in servers:
-            server.stop()
+def read_members(archive: Path) -> dict[str, bytes]:
+    """Return the members of a folder, without the journal of the export."""
+    return {
+        path.relative_to(archive).as_posix(): path.read_bytes()
+        for path in archive.rglob("*")
+        if path.is_file() and not path.name.startswith("state.sqlite")
+    }

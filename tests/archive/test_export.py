@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from archive_examples import RULE, create_handbook, create_texts
+from archive_examples import RULE, create_handbook, create_texts, read_members
 
 from dify_kb import (
     ArchiveError,
@@ -28,15 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dify_kb.emulator import Emulator
-
-
-def read_members(archive: Path) -> dict[str, bytes]:
-    """Return the members of a folder, without the journal of the export."""
-    return {
-        path.relative_to(archive).as_posix(): path.read_bytes()
-        for path in archive.rglob("*")
-        if path.is_file() and not path.name.startswith("state.sqlite")
-    }
 
 
 def list_files(folder: Path) -> list[Path]:

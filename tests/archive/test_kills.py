@@ -9,8 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from archive_examples import PARENT_CHILD, create_handbook, create_parents
-from test_export import read_members
+from archive_examples import PARENT_CHILD, create_handbook, create_parents, read_members
 
 from dify_kb import AsyncClient, verify_archive
 
