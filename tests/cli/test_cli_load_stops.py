@@ -9,7 +9,7 @@ from attrs import evolve
 from cli_load_files import CREATE, count_creates, write_files
 from cli_runner import Cli
 
-from dify_kb import LoadReport, StopReason
+from dify_kb import ItemResult, LoadReport, Outcome, StopReason
 from dify_kb.cli import load_summary
 from dify_kb.emulator import Emulator
 
@@ -31,12 +31,20 @@ STOPS = {
 
 
 @pytest.mark.parametrize("reason", StopReason)
-@pytest.mark.parametrize("bad", [{}, {"failed": 1}, {"stalled": 1}])
+@pytest.mark.parametrize("bad", [None, Outcome.FAILED, Outcome.STALLED])
 def test_every_stop_prints_reason_remedy_and_command(
-    reason: StopReason, bad: dict[str, int]
+    reason: StopReason, bad: Outcome | None
 ) -> None:
     """--retry-failed also covers documents whose indexing stalled."""
-    report = LoadReport(found=9, **bad, pending=9 - len(bad), stopped=reason)  # type: ignore[arg-type]  # counts
+    results = [ItemResult(key="a.md", outcome=bad, reason="no model")] if bad else []
+    report = LoadReport(
+        found=9,
+        failed=int(bad is Outcome.FAILED),
+        stalled=int(bad is Outcome.STALLED),
+        pending=9 - len(results),
+        stopped=reason,
+        _failures=lambda: iter(results),
+    )
     code, remedy = STOPS[reason]
 
     following = load_summary.next_step(report, ["load", "docs", "--dataset", "d"]) or ""

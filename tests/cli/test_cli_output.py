@@ -58,7 +58,9 @@ async def test_empty_columns_are_omitted(
     assert capsys.readouterr().out == "name  error\na     -\nb     no\n"
 
 
-async def test_empty_table_has_a_header(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_empty_table_is_a_message(capsys: pytest.CaptureFixture[str]) -> None:
     await output.print_rows("thing", [], {"name": str, "id": str}, json=False)
 
-    assert capsys.readouterr().out == "name  id\n"
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "No things." in printed.err

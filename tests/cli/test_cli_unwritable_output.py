@@ -79,6 +79,7 @@ def make_commands(emulator: Emulator, folder: Path) -> Sequence[Sequence[str]]:
         )
     of, doc = ["-d", BASE], ["-d", BASE, "--document", DOCUMENT]
     below = ["-d", "parents", "--document", "p.txt", "--segment", parent.id]
+    archive = str(folder.parent / "archive.zip")
     key = ["--api-key", "k", "--knowledge-id", "x"]
     return [
         ["doctor"],
@@ -134,6 +135,15 @@ def make_commands(emulator: Emulator, folder: Path) -> Sequence[Sequence[str]]:
         ["bench", "compare", str(folder / "report.json"), str(folder / "report.json")],
         ["bench", "clean"],
         ["bench", "corpus", str(folder / "corpus")],
+        ["eval", "draft", str(folder), "--output", str(folder / "queries.jsonl")],
+        ["sync", str(folder / "b.md"), "-d", "synced 📚", "--create", "--technique", "economy"],
+        ["diff", str(folder / "b.md"), "-d", "synced 📚"],
+        ["export", BASE, archive],
+        ["verify", archive],
+        ["import", archive, "-d", "imported 📚"],
+        ["copy", BASE, "copy 📚"],
+        ["segments", "export", BASE, str(folder / "chunks.csv")],
+        ["segments", "import", str(folder / "chunks.csv"), *of],
         ["documents", "delete", *of, "--all", "--yes"],
         ["datasets", "delete", "new 📚", "parents", "--yes"],
     ]
@@ -163,6 +173,8 @@ def test_every_command_survives_output_that_cannot_be_written(
     for command in commands:
         monkeypatch.setattr(sys, "stdout", make_stdout(kind))
         code = run([*json_option, *command], policy=quick)
+        if command[0] == "load" and not json_option:
+            assert count_creates(emulator) == 2, "without results to print, it does not stop"
         err = capsys.readouterr().err
 
         assert "Traceback" not in err, command
@@ -175,8 +187,6 @@ def test_every_command_survives_output_that_cannot_be_written(
             assert code == max(allowed.get(kind, {0})), command
 
     assert list_document_names_of(emulator, BASE) == set(), "deleted, although nobody reads of it"
-    if not json_option:  # without results to print, the load does not stop early
-        assert count_creates(emulator) == 2
 
 
 def list_document_names_of(emulator: Emulator, name: str) -> set[str]:
