@@ -45,8 +45,7 @@ _BROKEN_LINK = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 class ScanRules:
     """The rules that select the files to load. Sizes are in bytes.
 
-    `gitignore` applies `.gitignore` files in addition to `.difyignore` files. `sidecars` leaves out
-    the files with the metadata of others (`SIDECAR_SUFFIX`).
+    `gitignore` applies `.gitignore` files, too. `sidecars` leaves out the metadata of other files.
     """
 
     include: Sequence[str] = ("*",)
