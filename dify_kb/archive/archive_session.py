@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import anyio
 from attrs import define, field, frozen
 
-from dify_kb.errors import KnowledgeError
+from dify_kb.errors import KnowledgeError, NotFoundError
 from dify_kb.ingest import LoadOptions, StopReason
 from dify_kb.ingest.error_classification import stop_message, stop_reason
 from dify_kb.ingest.load import (
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from dify_kb.ingest.pacing.admission import Admission
+    from dify_kb.models import Dataset
     from dify_kb.transport import Sender
 
 T = TypeVar("T")
@@ -221,3 +222,9 @@ async def run_workers(
             group.start_soon(worker)
     if errors:
         raise errors[0]
+
+
+async def delete_document(session: ArchiveSession, dataset: Dataset, document_id: str) -> None:
+    """Delete a document that may no longer exist."""
+    with suppress(NotFoundError):
+        await session.read(lambda: session.documents.delete(dataset, document_id))

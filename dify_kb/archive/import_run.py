@@ -15,14 +15,14 @@ from dify_kb.errors import ConfigError, ForbiddenError, NotFoundError
 from dify_kb.models import Dataset, DocForm, IndexingTechnique
 from dify_kb.wire.version_bugs import is_older
 
-from .archive_session import ArchiveSession, run_workers
+from .archive_session import ArchiveSession, delete_document, run_workers
 from .archived_document import compute_digest
 from .import_report import MAX_FAILURES, ImportOptions, ImportReport
 from .import_state import ImportState
 from .read_archive import ArchiveReader, stream_documents
 from .read_dataset import DatasetReader
 from .restore_chunks import RestoreError
-from .restore_document import TEMPORARY_NAME, DocumentRestorer, delete_document
+from .restore_document import TEMPORARY_NAME, DocumentRestorer
 from .restore_plan import MAX_NAME, find_shared_names, read_rule
 from .restore_settings import (
     AttributeRestorer,

@@ -24,7 +24,6 @@ from dify_kb.wire.version_bugs import is_older
 
 from .archive_session import ArchiveSession
 from .archived_document import ArchivedDocument
-from .read_dataset import DatasetReader
 from .restore_plan import create_token
 
 if TYPE_CHECKING:
@@ -51,11 +50,7 @@ class ChunkRestorer:
     random: Random
     keeps_keywords: bool
     losses: set[str] = field(factory=set, init=False)
-    reader: DatasetReader = field(init=False)
     _disabled: list[str] = field(factory=list, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.reader = DatasetReader(self.session, self.dataset)
 
     async def repair(self, segment: Segment, chunk: ArchivedChunk) -> None:
         """Change what differs in a chunk that the server made."""

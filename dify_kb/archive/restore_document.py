@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -37,8 +37,9 @@ from dify_kb.models import (
 from dify_kb.transport.clock import loop_time
 from dify_kb.transport.retry import may_have_arrived
 
-from .archive_session import ArchiveSession
+from .archive_session import ArchiveSession, delete_document
 from .read_archive import ArchiveReader
+from .read_dataset import DatasetReader
 from .restore_chunks import ChunkRestorer, RestoreError
 from .restore_plan import (
     MAX_NAME,
@@ -47,9 +48,11 @@ from .restore_plan import (
     choose_method,
     count_losses,
     is_file_name,
+    is_repairable,
     join_chunks,
     needs_upload,
     read_rule,
+    remove_nul,
 )
 
 if TYPE_CHECKING:
@@ -131,12 +134,13 @@ class DocumentRestorer:
         self, document: ArchivedDocument, *, duplicate: bool
     ) -> RestoredDocument:
         losses = count_losses(document, keeps_keywords=self.keeps_keywords)
-        document = _without_nul(document)
+        document = remove_nul(document)
         method = choose_method(document, use_file=True)
-        created = None
+        created, existing = None, None
         if method is RestoreMethod.FILE:
             created = await self._create_from_file(document, duplicate=duplicate)
-            if created is not None and not await self._wait(created, tolerates_error=True):
+            existing = None if created is None else await self._read_repairable(document, created)
+            if created is not None and existing is None:
                 await delete_document(self.session, self.dataset, created.document.id)
                 created = None
         if created is None:
@@ -150,8 +154,28 @@ class DocumentRestorer:
         if len(document.name) > MAX_NAME and method is not RestoreMethod.FILE:
             losses["long names"] = 1
         if self.recut_rule is None:
-            losses |= await self._complete(document, created.document.id, method)
+            if existing is None and method is RestoreMethod.JOINED:
+                existing = await self._read_segments(document, created)
+            losses |= await self._complete(document, created.document.id, existing or ())
         return RestoredDocument(created.document.id, method, [*losses])
+
+    async def _read_repairable(
+        self, document: ArchivedDocument, created: CreatedDocument
+    ) -> Sequence[Segment] | None:
+        """Return the chunks of an original; None if its indexing failed, or most differ."""
+        if not await self._wait(created, tolerates_error=True):
+            return None
+        if self.recut_rule is not None:
+            return ()
+        existing = await self._read_segments(document, created)
+        contents = [segment.content for segment in existing]
+        return existing if is_repairable(document, contents) else None
+
+    async def _read_segments(
+        self, document: ArchivedDocument, created: CreatedDocument
+    ) -> Sequence[Segment]:
+        reader = DatasetReader(self.session, self._target(document))
+        return await reader.read_segments(created.document.id)
 
     async def _create_from_chunks(
         self, document: ArchivedDocument, method: RestoreMethod, *, duplicate: bool
@@ -346,7 +370,7 @@ class DocumentRestorer:
             interval = min(interval * polling.interval_growth, polling.max_interval)
 
     async def _complete(
-        self, document: ArchivedDocument, document_id: str, method: RestoreMethod
+        self, document: ArchivedDocument, document_id: str, existing: Sequence[Segment]
     ) -> dict[str, int]:
         """Compare all chunks with the archived ones and repair what differs; return the losses."""
         chunks = ChunkRestorer(
@@ -357,9 +381,6 @@ class DocumentRestorer:
             random=self.random,
             keeps_keywords=self.keeps_keywords,
         )
-        existing: Sequence[Segment] = ()
-        if method is not RestoreMethod.APPENDED:
-            existing = await chunks.reader.read_segments(document_id)
         for segment, chunk in zip(existing, document.chunks, strict=False):
             await chunks.repair(segment, chunk)
         for segment in reversed(existing[len(document.chunks) :]):
@@ -374,25 +395,3 @@ class DocumentRestorer:
 
     def _target(self, document: ArchivedDocument) -> Dataset:
         return evolve(self.dataset, doc_form=DocForm(document.form), document_count=1)
-
-
-def _without_nul(document: ArchivedDocument) -> ArchivedDocument:
-    """Return the document without NUL, which no server can store."""
-    return evolve(
-        document,
-        chunks=[
-            evolve(
-                chunk,
-                content=chunk.content.replace("\0", ""),
-                answer=chunk.answer and chunk.answer.replace("\0", ""),
-                children=[child.replace("\0", "") for child in chunk.children],
-            )
-            for chunk in document.chunks
-        ],
-    )
-
-
-async def delete_document(session: ArchiveSession, dataset: Dataset, document_id: str) -> None:
-    """Delete a document that may no longer exist."""
-    with suppress(NotFoundError):
-        await session.read(lambda: session.documents.delete(dataset, document_id))

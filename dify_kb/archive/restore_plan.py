@@ -6,9 +6,10 @@ import enum
 import re
 import string
 from collections import Counter
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from dify_kb.errors import ConfigError
 from dify_kb.models import (
@@ -205,6 +206,32 @@ def find_shared_names(names: Mapping[str, int]) -> frozenset[str]:
     for name, count in names.items():
         kept[name[:MAX_NAME]] += count
     return frozenset(name for name in names if kept[name[:MAX_NAME]] > 1)
+
+
+def remove_nul(document: ArchivedDocument) -> ArchivedDocument:
+    """Return the document without NUL, which no server can store."""
+    return evolve(
+        document,
+        chunks=[
+            evolve(
+                chunk,
+                content=chunk.content.replace("\0", ""),
+                answer=chunk.answer and chunk.answer.replace("\0", ""),
+                children=[child.replace("\0", "") for child in chunk.children],
+            )
+            for chunk in document.chunks
+        ],
+    )
+
+
+def is_repairable(document: ArchivedDocument, contents: Sequence[str]) -> bool:
+    """Return whether few of the chunks that a server made of an original differ.
+
+    Otherwise it is faster to create the document without the original.
+    """
+    pairs = zip_longest(contents, [chunk.content for chunk in document.chunks])
+    differing = sum(bool(one != other) for one, other in pairs)
+    return differing <= max(FEW_CHUNKS, len(document.chunks) // 2)
 
 
 def count_losses(document: ArchivedDocument, *, keeps_keywords: bool) -> dict[str, int]:

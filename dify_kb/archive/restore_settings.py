@@ -29,8 +29,8 @@ from dify_kb.transport.clock import loop_time
 from dify_kb.wire import codec
 from dify_kb.wire.version_bugs import is_older
 
-from .archive_session import ArchiveSession
-from .restore_document import TEMPORARY_NAME, delete_document
+from .archive_session import ArchiveSession, delete_document
+from .restore_document import TEMPORARY_NAME
 from .restore_plan import read_rule
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from archive_examples import (
     create_texts,
     open_client,
 )
+from attrs import evolve
 
 from dify_kb import (
     ArchiveError,
@@ -26,6 +28,7 @@ from dify_kb import (
     ProcessRule,
     RetrievalModel,
 )
+from dify_kb.archive.archive_format import Manifest, MemberDigest, hash_file
 from dify_kb.archive.restore_plan import find_shared_names
 from dify_kb.emulator import Emulator
 from dify_kb.models import SegmentChanges, UpdateSegment
@@ -123,6 +126,33 @@ async def test_a_later_import_sends_only_changes(
     ]
     assert len(created) == 3  # the rule of the dataset is restored by one
     assert (await client.compare(archive, first.dataset_id or "")).counts == {}
+
+
+async def test_an_original_that_splits_into_other_chunks_is_not_used(
+    client: AsyncClient, emulator: Emulator, tmp_path: Path
+) -> None:
+    """Hundreds of updates would take longer; 1.4 does not tell the rule of a document."""
+    dataset = await client.datasets.create("Source", indexing_technique="economy")
+    text = "\n".join(f"line {number} of the text" for number in range(60))
+    rule = ProcessRule.custom(max_tokens=50, chunk_overlap=0)
+    await create_texts(client, dataset, {"a.md": text}, rule)
+    await client.export(dataset, tmp_path / "a")
+    place = tmp_path / "a/documents/000001.jsonl.gz"
+    (line,) = [json.loads(line) for line in gzip.decompress(place.read_bytes()).splitlines()]
+    del line["rule"]
+    place.write_bytes(gzip.compress(json.dumps(line).encode() + b"\n"))
+    manifest = Manifest.from_bytes((tmp_path / "a/manifest.json").read_bytes())
+    members = {**manifest.members, "documents/000001.jsonl.gz": MemberDigest(*hash_file(place))}
+    changed = evolve(manifest, members=members)
+    (tmp_path / "a/manifest.json").write_bytes(changed.to_bytes())
+    known = len(emulator.history)
+
+    report = await client.import_(tmp_path / "a", name="Copy")
+
+    assert (report.methods, report.losses) == ({"joined": 1}, {"original files": 1})
+    endpoints = [exchange.endpoint for exchange in emulator.history[known:]]
+    assert endpoints.count("segments.update") == 0
+    assert (await client.compare(tmp_path / "a", report.dataset_id or "")).counts == {}
 
 
 @pytest.mark.parametrize("on_existing", ["fail", "skip", "replace"])
