@@ -129,7 +129,7 @@ async def test_f23_clock_jump_loses_no_file(
             for shift in (-3600.0, 3600.0, -7200.0):
                 with monkeypatch.context() as clock:
                     clock.setattr(
-                        "dify_kb.ingest.engine.upload_workers.time.time",
+                        "dify_kb.ingest.engine.uploader.time.time",
                         lambda by=shift: real() + by,
                     )
                     with anyio.move_on_after(0.2):

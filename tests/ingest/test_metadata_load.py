@@ -160,7 +160,7 @@ def forbid_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("dify_kb.ingest.planning.planner.read_content", fail)
     monkeypatch.setattr("dify_kb.ingest.metadata.collect_metadata.read_head", fail)
-    monkeypatch.setattr("dify_kb.ingest.engine.upload_workers.read_content", fail)
+    monkeypatch.setattr("dify_kb.ingest.engine.uploader.read_content", fail)
 
 
 @pytest.mark.usefixtures("settled")

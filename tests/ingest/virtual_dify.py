@@ -25,7 +25,7 @@ from virtual_time import run as run_in_virtual_time
 from dify_kb import Item, LoadReport, Policy
 from dify_kb.errors import ConnectError, RequestTimeoutError, TransportError
 from dify_kb.ingest import LoadOptions
-from dify_kb.ingest.engine import upload_workers
+from dify_kb.ingest.engine import uploader
 from dify_kb.ingest.engine.ledger import AttemptCounter
 from dify_kb.ingest.engine.run import LoadRun
 from dify_kb.ingest.journal import Journal, journal_database
@@ -308,8 +308,8 @@ def without_threads() -> Iterator[None]:
             (anyio.to_thread, "run_sync"),
             (planner, "run_in_thread"),
             (source_reader, "run_in_thread"),
-            (upload_workers, "run_in_batch"),
-            (upload_workers, "run_in_thread"),
+            (uploader, "run_in_batch"),
+            (uploader, "run_in_thread"),
             (upload_body, "run_in_batch"),
             (upload_body, "run_in_thread"),
         ):
