@@ -123,7 +123,11 @@ async def test_a_certificate_that_becomes_invalid_stops_the_load_at_once(
     async with (
         serve(front, context) as port,
         AsyncClient(
-            f"https://127.0.0.1:{port}", emulator.api_key, policy=quick, ssl=trusting_context()
+            f"https://127.0.0.1:{port}",
+            emulator.api_key,
+            policy=quick,
+            ssl=trusting_context(),
+            concurrency=1,  # no handshake is under way when the certificate is replaced
         ) as client,
     ):
         dataset = await create_dataset(client)
